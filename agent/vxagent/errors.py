@@ -1,0 +1,104 @@
+"""Everything that vxagent refuses or fails at.
+
+    VxagentError
+    ├── Invalid          a value that can never be right
+    ├── Refused          right in itself, but not as things stand
+    │   ├── NotFound     the object is not there
+    │   └── Conflict     another object is in the way
+    ├── HostError        this machine cannot do it: rights, kernel, bpffs, device
+    │   └── MapFull      a BPF map takes no more entries
+    ├── StoreError       the state database cannot be used
+    └── NoAgent          no agent answers in the run dir
+
+Each one carries a single line: what happened, to which object, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class VxagentError(Exception):
+    """Base of all errors that a person may see. `str()` is one line.
+
+    Attributes:
+        exit_code: what the command line ends with.
+        http_status: what the API answers with.
+    """
+
+    exit_code = 1
+    http_status = 500
+
+    def __init__(self, what: str, mend: str = "") -> None:
+        self.what = what
+        self.mend = mend
+        super().__init__(f"{what}; {mend}" if mend else what)
+
+
+class Invalid(VxagentError):
+    """A value that can never be right.
+
+    Attributes:
+        field: the name of the option or key.
+        value: what was given, or None.
+        why: what is wrong with it.
+    """
+
+    http_status = 422
+
+    def __init__(self, field: str, value: object, why: str) -> None:
+        self.field = field
+        self.value = value
+        self.why = why
+        super().__init__(f"{field} {value!r}: {why}" if value is not None else f"{field}: {why}")
+
+
+class Refused(VxagentError):
+    """Right in itself, but not as things stand."""
+
+    http_status = 409
+
+
+class NotFound(Refused):
+    """The object is not there.
+
+    Attributes:
+        kind: "segment", "port", "uplink" or "fdb entry".
+        name: its name.
+    """
+
+    http_status = 404
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        super().__init__(f"no {kind} {name}", f"see `vxagent {kind.split(maxsplit=1)[0]} list`")
+
+
+class Conflict(Refused):
+    """Another object is in the way; the message names it."""
+
+
+class HostError(VxagentError):
+    """This machine cannot do it: rights, kernel, bpffs, device."""
+
+
+class MapFull(HostError):
+    """A BPF map takes no more entries.
+
+    Attributes:
+        table: the map's name.
+    """
+
+    def __init__(self, table: str, size: int) -> None:
+        self.table = table
+        super().__init__(f"map {table} is full ({size} entries)", "remove entries that are no longer needed")
+
+
+class StoreError(VxagentError):
+    """The state database cannot be used; it is left as it is."""
+
+
+class NoAgent(VxagentError):
+    """No agent answers in the run dir."""
+
+    exit_code = 3
+    http_status = 503

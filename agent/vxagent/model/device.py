@@ -1,0 +1,41 @@
+"""Devices as netlink shows them in the switch's namespace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One network device.
+
+    Attributes:
+        ifname, ifindex: its name and number.
+        kind: IFLA_INFO_KIND ("tun", "veth", "ifb", "bridge", "vlan" …), "" for hardware.
+        up: IFF_UP. carrier is not looked at: it says nothing about a VM.
+        mtu: bytes of L3.
+        master: name of the bridge or bond that it is enslaved to, or "".
+        lower: ifindex of the device under a VLAN device, else 0.
+        vid: VID of a VLAN device, else 0.
+        peer_elsewhere: a veth whose peer is in another namespace.
+        queues: transmit queues.
+        arp: ARP is on (no IFF_NOARP).
+        ipv6: IPv6 is on (disable_ipv6 = 0).
+        promisc: IFF_PROMISC was asked for.
+        addresses: IPv4 and global IPv6 addresses that the host has on it.
+    """
+
+    ifname: str
+    ifindex: int
+    kind: str = ""
+    up: bool = True
+    mtu: int = 1500
+    master: str = ""
+    lower: int = 0
+    vid: int = 0
+    peer_elsewhere: bool = False
+    queues: int = 1
+    arp: bool = True
+    ipv6: bool = True
+    promisc: bool = False
+    addresses: tuple[str, ...] = ()
