@@ -1,0 +1,155 @@
+"""From desired objects to the rows of the kernel's tables.
+
+Each object owns its rows: nobody else writes them. All numbers have been given before.
+"""
+
+from __future__ import annotations
+
+from vxagent.core.state import Owner, State, unusable
+from vxagent.core.tables import (
+    DeviceRow,
+    FdbFlag,
+    FdbRow,
+    MembershipRow,
+    Origin,
+    PortFlag,
+    PortMode,
+    PortRow,
+    Rows,
+    SegmentFlag,
+    SegmentRow,
+    SettingsRow,
+    Table,
+    fdb_key,
+    member_key,
+    slot_key,
+    vid_key,
+)
+from vxagent.model.device import Device
+from vxagent.model.ids import MAX_MACS_UPLINK, mac_to_int
+from vxagent.model.port import Mode, Port
+from vxagent.model.segment import UnknownUnicast
+
+NANOSECONDS = 1_000_000_000
+
+
+def rows_of(state: State, owner: Owner) -> Rows:
+    """The rows that this object should have; none when it is not desired (any more)."""
+    kind, name = owner
+    match kind:
+        case "settings":
+            return {(Table.SETTINGS, 0): SettingsRow(ageing_ns=state.ageing_s * NANOSECONDS)}
+        case "segment" if name in state.segments:
+            return _segment_rows(state, name)
+        case "port" if name in state.ports:
+            return _port_rows(state, state.ports[name])
+        case "port" if name in state.uplinks:
+            return _uplink_rows(state, name)
+        case "fdb":
+            segment, _, mac = name.partition("/")
+            return _fdb_rows(state, segment, mac)
+    return {}
+
+
+def device_of(state: State, name: str) -> Device | None:
+    """The device on which the program of this port or uplink should run now, or None.
+
+    One that it runs on already stays, whatever has been done to it since, as long as it keeps its name:
+    to let go of it would open the VM's way to the host.
+    """
+    port = state.ports.get(name)
+    ifname = name if port is None else state.device_name(port)
+    device = state.devices.get(ifname)
+    if device is None:
+        return None
+    if state.attached.get(state.numbers.number("port", name)) == (device.ifindex, device.ifname):
+        return device
+    return None if unusable(device, uplink=port is None) else device
+
+
+def _segment_rows(state: State, name: str) -> Rows:
+    segment = state.segments[name]
+    handle = state.handle_of_segment(name)
+    drop = segment.unknown_unicast is UnknownUnicast.DROP
+    row = SegmentRow(
+        handle=handle,
+        slots=state.numbers.top(f"slot/{name}"),
+        mtu=segment.mtu,
+        flags=SegmentFlag.DROP_UNKNOWN if drop else SegmentFlag(0),
+        vni=segment.vni or 0,
+        vlan=segment.vlan or 0,
+    )
+    return {(Table.SEGMENTS, handle): row}
+
+
+def _port_rows(state: State, port: Port) -> Rows:
+    device = device_of(state, port.id)
+    flags = PortFlag(0)
+    for wanted, flag in (
+        (port.mode is Mode.TRUNK, PortFlag.TRUNK),
+        (port.mode is Mode.INTERNAL, PortFlag.INTERNAL),
+        (port.isolated, PortFlag.ISOLATED),
+        (port.trusted, PortFlag.TRUSTED),
+        (bool(port.macs), PortFlag.MAC_LOCKED),
+        (device is not None and device.peer_elsewhere, PortFlag.PEER),
+    ):
+        if wanted:
+            flags |= flag
+    rows = _place_rows(state, port.id, device, flags, port.max_macs)
+    handle = state.handle_of_port(port.id)
+    for segment, _ in port.memberships:
+        at = state.handle_of_segment(segment)
+        for mac in port.macs:
+            rows[Table.FDB, fdb_key(at, mac_to_int(mac))] = FdbRow(
+                port=handle, vtep=0, segment=at, origin=Origin.STATIC, flags=FdbFlag.LISTED
+            )
+    return rows
+
+
+def _uplink_rows(state: State, ifname: str) -> Rows:
+    return _place_rows(state, ifname, device_of(state, ifname), PortFlag.UPLINK | PortFlag.TRUNK, MAX_MACS_UPLINK)
+
+
+def _place_rows(state: State, name: str, device: Device | None, flags: PortFlag, max_macs: int) -> Rows:
+    """The rows that a port and an uplink have alike: itself, its device, its places in segments."""
+    numbers = state.numbers
+    handle = numbers.number("port", name)
+    untagged = counter = 0
+    rows: Rows = {}
+    for segment, vid in state.memberships(name):
+        row = MembershipRow(
+            port=handle,
+            segment=state.handle_of_segment(segment),
+            vid=vid,
+            slot=numbers.number(f"slot/{segment}", name),
+            counter=numbers.number("counter", f"{name}/{segment}"),
+        )
+        rows[Table.SLOTS, slot_key(row.segment, row.slot)] = row
+        if vid:
+            rows[Table.VIDS, vid_key(handle, vid)] = row
+            rows[Table.MEMBERS, member_key(handle, row.segment)] = row
+        else:
+            untagged, counter = row.segment, row.counter
+    rows[Table.PORTS, handle] = PortRow(
+        ifindex=device.ifindex if device else 0,
+        flags=flags,
+        state=PortMode.UP,
+        handle=handle,
+        segment=untagged,
+        counter=counter,
+        counter_none=numbers.number("counter", name),
+        max_macs=max_macs,
+    )
+    if device is not None:
+        rows[Table.DEVICES, device.ifindex] = DeviceRow(ifindex=device.ifindex, port=handle)
+    return rows
+
+
+def _fdb_rows(state: State, segment: str, mac: str) -> Rows:
+    entry = state.fdb.get((segment, mac))
+    if entry is None or entry.port is None:
+        return {}
+    at = state.handle_of_segment(segment)
+    port = state.numbers.number("port", entry.port)
+    row = FdbRow(port=port, vtep=0, segment=at, origin=Origin.STATIC, flags=FdbFlag(0))
+    return {(Table.FDB, fdb_key(at, mac_to_int(mac))): row}

@@ -1,0 +1,178 @@
+"""What is to be done to the kernel and the store, as values.
+
+`core` returns a list of effects, the executor applies them in order and, when one fails, applies the
+`inverse` of those already done in reverse. An effect carries what its inverse needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vxagent.core.tables import Row, Table
+
+Document = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Save:
+    """Change the state database in one transaction.
+
+    Attributes:
+        put: (kind, name) → document (JSON-able).
+        delete: (kind, name) that go.
+        old: what stood there before, None where nothing did.
+    """
+
+    put: dict[tuple[str, str], Document] = field(default_factory=dict)
+    delete: tuple[tuple[str, str], ...] = ()
+    old: dict[tuple[str, str], Document | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutRow:
+    """Make table[key] = row. `old` is the row that stood there, or None."""
+
+    table: Table
+    key: int
+    row: Row
+    old: Row | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteRow:
+    """Remove table[key], which is `old`."""
+
+    table: Table
+    key: int
+    old: Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InternalPair:
+    """The veth pair of an internal port: `ifname` with `mac` for the host, `peer` for the switch.
+
+    mtu: bytes of L3.
+    """
+
+    ifname: str
+    peer: str
+    mac: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeInternal:
+    """Make the pair; when both ends exist already as a pair, nothing is to be done."""
+
+    pair: InternalPair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveInternal:
+    """Remove the pair; absent is no failure."""
+
+    pair: InternalPair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetDevice:
+    """Set what is not None on a device; a device that is gone is no failure.
+
+    Attributes:
+        ifindex, ifname: which one; the name must still be that of the index.
+        up, arp, ipv6, promisc: as in `model.device.Device`.
+        undo: the opposite, applied as inverse.
+    """
+
+    ifindex: int
+    ifname: str
+    up: bool | None = None
+    arp: bool | None = None
+    ipv6: bool | None = None
+    promisc: bool | None = None
+    undo: tuple[bool | None, bool | None, bool | None, bool | None] = (None, None, None, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attach:
+    """Run the switch's program on a device, for the port with this handle. Attached already: replace it."""
+
+    handle: int
+    ifindex: int
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detach:
+    """Take the program off again; a device that is gone is no failure."""
+
+    handle: int
+    ifindex: int
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlushFdb:
+    """Remove learned entries, of one segment, one port, both (and) or, with neither, all. Has no inverse:
+    what is gone is learned again."""
+
+    segment: int | None = None
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClearCounters:
+    """Forget what objects that are gone have counted, so that who gets their numbers next starts at zero.
+    Has no inverse; therefore it comes last.
+
+    Attributes:
+        port: a handle, or 0.
+        segment: a handle, or 0. Drops go that match all of port and segment that are given; with the port
+            alone its learning and forgotten counts go too; with neither, no drops go.
+        counters: indices into traffic.
+    """
+
+    port: int = 0
+    segment: int = 0
+    counters: tuple[int, ...] = ()
+
+
+Effect = (
+    Save | PutRow | DeleteRow | MakeInternal | RemoveInternal | SetDevice | Attach | Detach | FlushFdb | ClearCounters
+)
+
+
+def inverse(effect: Effect) -> Effect | None:  # noqa: PLR0911  # one row for each effect
+    """The effect that undoes this one, or None where nothing needs undoing."""
+    match effect:
+        case Save(put=put, old=old):
+            return Save(
+                put={k: v for k, v in old.items() if v is not None},
+                delete=tuple(k for k in put if old.get(k) is None),
+                old=dict(put),
+            )
+        case PutRow(table=table, key=key, row=row, old=None):
+            return DeleteRow(table=table, key=key, old=row)
+        case PutRow(table=table, key=key, row=row, old=old) if old is not None:
+            return PutRow(table=table, key=key, row=old, old=row)
+        case DeleteRow(table=table, key=key, old=old):
+            return PutRow(table=table, key=key, row=old)
+        case MakeInternal(pair=pair):
+            return RemoveInternal(pair=pair)
+        case RemoveInternal(pair=pair):
+            return MakeInternal(pair=pair)
+        case SetDevice(undo=(up, arp, ipv6, promisc)):
+            return SetDevice(
+                ifindex=effect.ifindex,
+                ifname=effect.ifname,
+                up=up,
+                arp=arp,
+                ipv6=ipv6,
+                promisc=promisc,
+                undo=(effect.up, effect.arp, effect.ipv6, effect.promisc),
+            )
+        case Attach(handle=handle, ifindex=ifindex, ifname=ifname):
+            return Detach(handle=handle, ifindex=ifindex, ifname=ifname)
+        case Detach(handle=handle, ifindex=ifindex, ifname=ifname):
+            return Attach(handle=handle, ifindex=ifindex, ifname=ifname)
+    return None

@@ -1,0 +1,320 @@
+"""From a draft to effects: the difference between the rows that are and those that should be.
+
+The order keeps the promises: what is saved comes first, so that a crash after it is completed at the next
+start; a device is made quiet before anything is sent to it; tables are filled before a program runs, and the
+program goes before they are emptied; what waits for nobody (flushing, counters) comes last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vxagent.core.compile import device_of, rows_of
+from vxagent.core.effects import (
+    Attach,
+    ClearCounters,
+    DeleteRow,
+    Detach,
+    Document,
+    Effect,
+    FlushFdb,
+    InternalPair,
+    MakeInternal,
+    PutRow,
+    RemoveInternal,
+    Save,
+    SetDevice,
+)
+from vxagent.core.saved import to_document
+from vxagent.core.state import Before, Owner, State, internal_mac, internal_peer
+from vxagent.core.tables import PortFlag, PortRow, Row, RowKey, Rows, Table
+from vxagent.model.device import Device
+from vxagent.model.port import Mode, Port
+
+_RANK = {table: rank for rank, table in enumerate(Table)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be done, in order, and the state of the switch once it is."""
+
+    state: State
+    effects: tuple[Effect, ...]
+
+
+def make_plan(
+    base: State, state: State, touched: dict[Owner, None], *, make_missing: bool = False, letting_go: bool = False
+) -> Plan:
+    """The plan that leads from one state to another.
+
+    Args:
+        base: what is.
+        state: what is desired; its numbers, rows and attachments are brought up to it here.
+        touched: the objects that may differ, as (kind, name); uplinks are of kind "port".
+        make_missing: make the devices of internal ports that are not there.
+        letting_go: take the programs off all touched ports and leave the tables alone: they go as a whole.
+
+    Raises:
+        Refused: numbers run out.
+    """
+    return _Planner(base, state, touched, make_missing, letting_go).plan()
+
+
+class _Planner:
+    """Gathers the parts of one plan; each method fills its own."""
+
+    def __init__(
+        self, base: State, state: State, touched: dict[Owner, None], make_missing: bool, letting_go: bool
+    ) -> None:
+        self.base = base
+        self.state = state
+        self.touched = dict(touched)
+        self.make_missing = make_missing
+        self.letting_go = letting_go
+        self.made: list[Effect] = []
+        self.quiet: list[Effect] = []
+        self.detached: list[Effect] = []
+        self.attached: list[Effect] = []
+        self.restored: list[Effect] = []
+        self.removed: list[Effect] = []
+
+    def plan(self) -> Plan:
+        for kind, name in list(self.touched):
+            if kind == "port":
+                self._number_port(name)
+        for kind, name in list(self.touched):
+            if kind == "port":
+                self._place(name)
+        rows, consequences = ([], []) if self.letting_go else self._rows()
+        self._release_numbers()
+        effects = (
+            *self._save(),
+            *self.made,
+            *self.quiet,
+            *self.detached,
+            *rows,
+            *self.attached,
+            *self.restored,
+            *self.removed,
+            *consequences,
+        )
+        return Plan(state=self.state, effects=effects)
+
+    # Numbers
+
+    def _number_port(self, name: str) -> None:
+        """Give a port or uplink its handle, slots and counters, and take back those of segments that it left."""
+        numbers = self.state.numbers
+        now = {segment for segment, _ in self.state.memberships(name)} if self._exists(name) else set()
+        was = {segment for segment, _ in self.base.memberships(name)} if self._existed(name) else set()
+        for segment in was - now:
+            numbers.release(f"slot/{segment}", name)
+            numbers.release("counter", f"{name}/{segment}")
+            self.touched["segment", segment] = None
+        if not self._exists(name):
+            return
+        numbers.take("port", name)
+        numbers.take("counter", name)
+        for segment in sorted(now):
+            numbers.take(f"slot/{segment}", name)
+            numbers.take("counter", f"{name}/{segment}")
+            if segment not in was:
+                self.touched["segment", segment] = None
+
+    def _release_numbers(self) -> None:
+        """Take back the handles of what is gone; its rows, which needed them, are planned by now."""
+        for kind, name in self.touched:
+            if kind == "port" and not self._exists(name):
+                self.state.numbers.release("port", name)
+                self.state.numbers.release("counter", name)
+            elif kind == "segment" and name not in self.state.segments:
+                self.state.numbers.release("segment", name)
+
+    def _exists(self, name: str) -> bool:
+        return name in self.state.ports or name in self.state.uplinks
+
+    def _existed(self, name: str) -> bool:
+        return name in self.base.ports or name in self.base.uplinks
+
+    # Devices
+
+    def _place(self, name: str) -> None:
+        """Bring a port's program to where it should run."""
+        handle = self.state.numbers.number("port", name)
+        stays = self._exists(name) and not self.letting_go
+        device = device_of(self.state, name) if stays else None
+        at = self.state.attached.get(handle)
+        target = (device.ifindex, device.ifname) if device is not None else None
+        if at is not None and at != target:
+            self._let_go(name, handle, at)
+        if device is not None and at != target:
+            self._take(name, handle, device)
+        if name in self.state.ports or name in self.base.ports:
+            self._internal(name, device)
+
+    def _take(self, name: str, handle: int, device: Device) -> None:
+        known = self.state.before.get(device.ifname)
+        if known is None or known.ifindex != device.ifindex:
+            known = Before(ifindex=device.ifindex, arp=device.arp, ipv6=device.ipv6, promisc=device.promisc)
+            self.state.before[device.ifname] = known
+        attach = Attach(handle=handle, ifindex=device.ifindex, ifname=device.ifname)
+        if name in self.state.uplinks:
+            self.attached += [attach, self._set(device, up=True, promisc=True)]
+        else:
+            self.quiet.append(self._set(device, arp=False, ipv6=False))
+            self.attached += [attach, self._set(device, up=True)]
+        self.state.attached[handle] = (device.ifindex, device.ifname)
+
+    def _let_go(self, name: str, handle: int, at: tuple[int, str]) -> None:
+        ifindex, ifname = at
+        device = next((d for d in self.state.devices.values() if d.ifindex == ifindex), None)
+        before = self.state.before.pop(ifname, None)
+        uplink = name in self.base.uplinks
+        if device is not None and not uplink:
+            self.detached.append(self._set(device, up=False))
+        self.detached.append(Detach(handle=handle, ifindex=ifindex, ifname=ifname))
+        if device is not None and before is not None:
+            back = {"promisc": before.promisc} if uplink else {"arp": before.arp, "ipv6": before.ipv6}
+            self.restored.append(self._set(device, **back))
+        del self.state.attached[handle]
+
+    def _set(self, device: Device, **wanted: Any) -> SetDevice:
+        """Set these flags; the undo is how netlink showed them. Netlink will show what is set here: it is known now."""
+        names = ("up", "arp", "ipv6", "promisc")
+        up, arp, ipv6, promisc = (getattr(device, name) if name in wanted else None for name in names)
+        self.state.devices[device.ifname] = replace(self.state.devices[device.ifname], **wanted)
+        return SetDevice(ifindex=device.ifindex, ifname=device.ifname, undo=(up, arp, ipv6, promisc), **wanted)
+
+    def _internal(self, name: str, device: Device | None) -> None:
+        """Make or remove the veth pair of an internal port."""
+        port, old = self.state.ports.get(name), self.base.ports.get(name)
+        if port is not None and port.mode is Mode.INTERNAL and not self.letting_go:
+            if device is None and self.make_missing:
+                self.made.append(MakeInternal(pair=_pair(self.state, port)))
+        elif old is not None and old.mode is Mode.INTERNAL:
+            self.removed.append(RemoveInternal(pair=_pair(self.base, old)))
+
+    # Rows
+
+    def _rows(self) -> tuple[list[Effect], list[Effect]]:
+        """Row effects, deletions first, and what follows from them."""
+        was: Rows = {}
+        now: Rows = {}
+        for owner in self.touched:
+            was.update(self.state.owned.pop(owner, {}))
+            rows = rows_of(self.state, owner)
+            if rows:
+                self.state.owned[owner] = rows
+            now.update(rows)
+        gone = {key: row for key, row in was.items() if key not in now}
+        effects: list[Effect] = [
+            DeleteRow(table=table, key=key, old=row) for (table, key), row in sorted(gone.items(), key=_last_first)
+        ]
+        for (table, key), row in sorted(now.items(), key=_first_first):
+            old = self.state.rows.get((table, key))
+            if old != row:
+                effects.append(PutRow(table=table, key=key, row=row, old=old))
+        for rowkey in gone:
+            self.state.rows.pop(rowkey, None)
+        self.state.rows.update(now)
+        return effects, _consequences(was, now)
+
+    # The store
+
+    def _save(self) -> list[Effect]:
+        new, old = _documents(self.state, self.touched), _documents(self.base, self.touched)
+        put = {key: document for key, document in new.items() if old.get(key) != document}
+        delete = tuple(key for key in old if key not in new)
+        if not put and not delete:
+            return []
+        return [Save(put=put, delete=delete, old={key: old.get(key) for key in (*put, *delete)})]
+
+
+def _pair(state: State, port: Port) -> InternalPair:
+    return InternalPair(
+        ifname=port.ifname,
+        peer=internal_peer(port.ifname),
+        mac=internal_mac(state.host, port),
+        mtu=state.segments[port.segment or ""].mtu,
+    )
+
+
+def _first_first(item: tuple[RowKey, Row]) -> tuple[int, int]:
+    (table, key), _ = item
+    return _RANK[table], key
+
+
+def _last_first(item: tuple[RowKey, Row]) -> tuple[int, int]:
+    (table, key), _ = item
+    return -_RANK[table], key
+
+
+def _places(rows: Rows) -> dict[tuple[int, int], int]:
+    """(port, segment) → counter of every place that these rows give."""
+    return {
+        (row.port, row.segment): row.counter  # type: ignore[union-attr]  # SLOTS holds MembershipRow alone
+        for (table, _), row in rows.items()
+        if table is Table.SLOTS
+    }
+
+
+def _consequences(was: Rows, now: Rows) -> list[Effect]:
+    """Learned entries and counters that nobody may inherit."""
+    effects: list[Effect] = []
+    for (table, handle), row in was.items():
+        if table is Table.PORTS and isinstance(row, PortRow):
+            after = now.get((table, handle))
+            if after is None:
+                effects.append(FlushFdb(port=handle))
+                effects.append(ClearCounters(port=handle, counters=(row.counter_none,)))
+            elif isinstance(after, PortRow) and PortFlag.MAC_LOCKED & after.flags & ~row.flags:
+                effects.append(FlushFdb(port=handle))
+        elif table is Table.SEGMENTS and (table, handle) not in now:
+            effects.append(FlushFdb(segment=handle))
+            effects.append(ClearCounters(segment=handle))
+    left, kept = _places(was), _places(now)
+    for (port, segment), counter in left.items():
+        if (port, segment) not in kept:
+            if (Table.PORTS, port) in now:
+                effects.append(FlushFdb(port=port, segment=segment))
+            effects.append(ClearCounters(port=port, segment=segment, counters=(counter,)))
+    return effects
+
+
+def _documents(state: State, touched: dict[Owner, None]) -> dict[tuple[str, str], Document]:
+    """What the store should hold of the touched objects: themselves, their numbers, their devices' settings."""
+    found: dict[tuple[str, str], Document] = {}
+    for kind, name in touched:
+        if kind == "segment" and name in state.segments:
+            found["segment", name] = to_document(state.segments[name])
+            _add_number(found, state, "segment", name)
+        elif kind == "fdb":
+            segment, _, mac = name.partition("/")
+            if (segment, mac) in state.fdb:
+                found["fdb", name] = to_document(state.fdb[segment, mac])
+        elif kind == "port" and (name in state.ports or name in state.uplinks):
+            _add_port(found, state, name)
+    return found
+
+
+def _add_port(found: dict[tuple[str, str], Document], state: State, name: str) -> None:
+    port = state.ports.get(name)
+    if port is not None:
+        found["port", name] = to_document(port)
+    else:
+        found["uplink", name] = to_document(state.uplinks[name])
+    _add_number(found, state, "port", name)
+    _add_number(found, state, "counter", name)
+    for segment, _ in state.memberships(name):
+        _add_number(found, state, f"slot/{segment}", name)
+        _add_number(found, state, "counter", f"{name}/{segment}")
+    ifname = name if port is None else state.device_name(port)
+    if ifname in state.before:
+        found["before", ifname] = to_document(state.before[ifname])
+
+
+def _add_number(found: dict[tuple[str, str], Document], state: State, space: str, owner: str) -> None:
+    number = state.numbers.given.get((space, owner))
+    if number is not None:
+        found["number", f"{space}:{owner}"] = {"space": space, "owner": owner, "number": number}

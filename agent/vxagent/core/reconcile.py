@@ -1,0 +1,66 @@
+"""Make the kernel what the state says, by difference, never by flush.
+
+At start the kernel may hold everything (the agent was restarted), nothing (the machine was) or half of it (the
+agent was killed in the middle of a change). All three are one case: take what the kernel holds as what is, and
+plan from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vxagent.core.effects import Detach, Effect
+from vxagent.core.plan import Plan
+from vxagent.core.state import State
+from vxagent.core.switch import Switch
+from vxagent.core.tables import Rows
+from vxagent.model.device import Device
+
+_ORPHANS = ("orphans", "")
+
+
+def reconcile(
+    switch: Switch, devices: Iterable[Device], rows: Rows, attached: dict[int, int], *, ageing_s: int
+) -> Plan:
+    """The plan that makes the kernel's tables and links those of the switch's desired state.
+
+    Args:
+        switch: as loaded from the store, or running.
+        devices: all devices, as netlink shows them now.
+        rows: what the kernel's tables hold.
+        attached: port handle → ifindex of each program that runs; 0: its device is gone.
+        ageing_s: the setting.
+    """
+    draft = switch.draft()
+    state = draft.state
+    devices = list(devices)
+    names = {device.ifindex: device.ifname for device in devices}
+    state.rows = dict(rows)
+    state.owned = {_ORPHANS: dict(rows)}
+    state.attached = {handle: (ifindex, names.get(ifindex, "")) for handle, ifindex in attached.items()}
+    draft.touched[_ORPHANS] = None
+    for name in state.segments:
+        draft.touched["segment", name] = None
+    for name in (*state.ports, *state.uplinks):
+        draft.touched["port", name] = None
+    for segment, mac in state.fdb:
+        draft.touched["fdb", f"{segment}/{mac}"] = None
+    draft.make_missing = True
+    draft.links_read(devices)
+    draft.set_ageing(ageing_s)
+    strays = _strays(state)
+    for stray in strays:
+        del state.attached[stray.handle]
+    plan = draft.plan()
+    effects: tuple[Effect, ...] = (*strays, *plan.effects)
+    return Plan(state=plan.state, effects=effects)
+
+
+def _strays(state: State) -> list[Detach]:
+    """Programs that run for no port, or whose device is gone."""
+    handles = state.names("port")
+    return [
+        Detach(handle=handle, ifindex=ifindex, ifname=ifname)
+        for handle, (ifindex, ifname) in state.attached.items()
+        if handle not in handles or not ifname
+    ]

@@ -1,0 +1,70 @@
+"""Desired objects as documents for the store, and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from vxagent.core.effects import Document
+from vxagent.core.numbers import Numbers
+from vxagent.core.state import Before, State
+from vxagent.errors import StoreError, VxagentError
+from vxagent.model.fdb import StaticEntry
+from vxagent.model.port import Hook, Mode, Port, Uplink
+from vxagent.model.segment import Segment, UnknownUnicast
+
+Saved = Segment | Port | Uplink | StaticEntry | Before
+
+
+def to_document(saved: Saved) -> Document:
+    """The object as a JSON-able dict of its fields."""
+    return asdict(saved)
+
+
+def load_state(documents: dict[tuple[str, str], Document]) -> State:
+    """The desired state that the store holds; devices, rows and attachments are not known yet.
+
+    Raises:
+        StoreError: a document that this version did not write.
+    """
+    state = State()
+    given: dict[tuple[str, str], int] = {}
+    for (kind, name), document in documents.items():
+        try:
+            _load(state, given, kind, name, dict(document))
+        except (VxagentError, TypeError, ValueError, KeyError) as exc:
+            raise StoreError(
+                f"the state database holds a {kind} {name} that cannot be read ({exc})",
+                "use the version that wrote it, or move the state directory away",
+            ) from exc
+    state.numbers = Numbers(given)
+    return state
+
+
+def _load(state: State, given: dict[tuple[str, str], int], kind: str, name: str, fields: dict[str, Any]) -> None:
+    match kind:
+        case "segment":
+            fields["unknown_unicast"] = UnknownUnicast(fields["unknown_unicast"])
+            state.segments[name] = Segment(**fields)
+        case "port":
+            fields.update(
+                mode=Mode(fields["mode"]),
+                hook=Hook(fields["hook"]),
+                trunk=tuple((segment, vid) for segment, vid in fields["trunk"]),
+                macs=tuple(fields["macs"]),
+                ips=tuple(fields["ips"]),
+            )
+            state.ports[name] = Port(**fields)
+        case "uplink":
+            fields["hook"] = Hook(fields["hook"])
+            state.uplinks[name] = Uplink(**fields)
+        case "fdb":
+            entry = StaticEntry(**fields)
+            state.fdb[entry.segment, entry.mac] = entry
+        case "before":
+            state.before[name] = Before(**fields)
+        case "number":
+            space, owner, number = fields["space"], fields["owner"], fields["number"]
+            given[space, owner] = int(number)
+        case _:
+            raise ValueError("unknown kind")

@@ -1,0 +1,159 @@
+"""Rows of the kernel's tables as plain values; bpf/abi.h says what each means.
+
+A key is one integer, built and taken apart by the functions here; a row is a frozen dataclass. The
+data path's codec turns both into bytes. `learned` FDB entries are the data plane's and no rows here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag, StrEnum
+
+
+class Table(StrEnum):
+    """The tables whose rows the agent decides. In this order rows are put, in reverse deleted:
+    what is looked up last is there first."""
+
+    SETTINGS = "settings"
+    SEGMENTS = "segments"
+    PORTS = "ports"
+    MEMBERS = "members"
+    VIDS = "vids"
+    FDB = "fdb"
+    DEVICES = "devices"
+    SLOTS = "slots"
+
+
+class PortFlag(IntFlag):
+    """vx_port.flags."""
+
+    UPLINK = 1
+    TRUNK = 2
+    ISOLATED = 4
+    TRUSTED = 8
+    MAC_LOCKED = 16
+    PEER = 32
+    INTERNAL = 64
+
+
+class PortMode(IntEnum):
+    """vx_port.state."""
+
+    DOWN = 0
+    UP = 1
+    STANDBY = 2
+    HOLDING = 3
+    DRAINING = 4
+
+
+class SegmentFlag(IntFlag):
+    """vx_segment.flags."""
+
+    DROP_UNKNOWN = 1
+
+
+class Origin(IntEnum):
+    """vx_fdb_entry.origin."""
+
+    STATIC = 0
+    LEARNED = 1
+    CLUSTER = 2
+
+
+class FdbFlag(IntFlag):
+    """vx_fdb_entry.flags."""
+
+    LISTED = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsRow:
+    """settings[0]. ageing_ns 0: entries never age."""
+
+    ageing_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentRow:
+    """segments[handle]."""
+
+    handle: int
+    slots: int
+    mtu: int
+    flags: SegmentFlag
+    vni: int
+    vlan: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortRow:
+    """ports[handle]."""
+
+    ifindex: int
+    flags: PortFlag
+    state: PortMode
+    handle: int
+    segment: int
+    counter: int
+    counter_none: int
+    max_macs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRow:
+    """devices[ifindex]."""
+
+    ifindex: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembershipRow:
+    """members, vids and slots: one port in one segment. vid 0: untagged."""
+
+    port: int
+    segment: int
+    vid: int
+    slot: int
+    counter: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FdbRow:
+    """fdb: a static or cluster entry."""
+
+    port: int
+    vtep: int
+    segment: int
+    origin: Origin
+    flags: FdbFlag
+
+
+Row = SettingsRow | SegmentRow | PortRow | DeviceRow | MembershipRow | FdbRow
+RowKey = tuple[Table, int]
+Rows = dict[RowKey, Row]
+
+
+def vid_key(port: int, vid: int) -> int:
+    """Key of `vids`."""
+    return port << 16 | vid
+
+
+def member_key(port: int, segment: int) -> int:
+    """Key of `members`."""
+    return port << 16 | segment
+
+
+def slot_key(segment: int, slot: int) -> int:
+    """Key of `slots`."""
+    return segment << 16 | slot
+
+
+def fdb_key(segment: int, mac: int) -> int:
+    """Key of `fdb`; `mac` with its first octet highest."""
+    return segment << 48 | mac
+
+
+def split_fdb_key(key: int) -> tuple[int, int]:
+    """(segment, mac) of a key of `fdb`."""
+    return key >> 48, key & 0xFFFFFFFFFFFF
