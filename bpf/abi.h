@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Every struct and number that the data plane shares with the agent.
+ *
+ * agent/vxagent/datapath/abi.py mirrors this file; tests/unit/test_abi.py compiles it with cc and
+ * compares every size, offset and value. Fixed-width members only, no implicit padding.
+ *
+ * Values of hash maps carry their own key. A hash element may be freed and reused for another key
+ * between a program's lookup and its read; a program therefore reads the word that holds the key
+ * once and treats a mismatch as "not found". Isolation rests on it.
+ */
+#ifndef VX_ABI_H
+#define VX_ABI_H
+
+#include <linux/types.h>
+
+/* Part of the pin path. Raise it when a struct or the meaning of a map changes. */
+#define VX_LAYOUT 1
+
+/* Members of one segment: 33 tail calls (the kernel's limit) of VX_CHUNK slots each. */
+#define VX_CHUNK 64
+#define VX_MAX_MEMBERS 2112
+
+/* What the data plane decided for a frame; the first four index vx_traffic.packets and .bytes. */
+enum vx_verdict {
+	VX_FORWARDED = 0,
+	VX_FLOODED = 1,
+	VX_REPLIED = 2,
+	VX_TO_HOST = 3,
+	VX_DROPPED = 4,
+};
+
+#define VX_COUNTED_VERDICTS 4
+
+/* Drop reasons. Numbers are stable for ever; a retired number stays reserved. */
+enum vx_reason {
+	VX_REASON_NONE = 0,
+	VX_MALFORMED = 1,
+	VX_LINK_LOCAL = 2,
+	VX_VLAN_DENIED = 3,
+	VX_SRC_INVALID = 4,
+	VX_SRC_MAC_DENIED = 5,
+	VX_SRC_MAC_CONFLICT = 6,
+	VX_SRC_IP_DENIED = 7,
+	VX_ARP_SPOOF = 8,
+	VX_ND_SPOOF = 9,
+	VX_DHCP_SERVER_DENIED = 10,
+	VX_RA_DENIED = 11,
+	VX_RATE_LIMITED = 12,
+	VX_STORM_LIMITED = 13,
+	VX_HAIRPIN = 14,
+	VX_ISOLATED = 15,
+	VX_MTU_EXCEEDED = 16,
+	VX_EGRESS_FAILED = 17, /* from device statistics, never written by a program */
+	VX_UNKNOWN_UNICAST = 18,
+	VX_STANDBY = 19,
+	VX_POLICY_DENIED = 20,
+	VX_NO_DESTINATION = 21,
+	VX_VTEP_DENIED = 22,
+	VX_FRAGMENT_DENIED = 23,
+	VX_LOOP = 24,
+};
+
+/* Bits of vx_port.flags. */
+enum vx_port_flag {
+	VX_PORT_UPLINK = 1 << 0,     /* a NIC towards the physical network */
+	VX_PORT_TRUNK = 1 << 1,	     /* VIDs classify through the vids map */
+	VX_PORT_ISOLATED = 1 << 2,   /* never exchanges frames with another isolated port */
+	VX_PORT_TRUSTED = 1 << 3,    /* exempt from the guards of step 9 */
+	VX_PORT_MAC_LOCKED = 1 << 4, /* lists MACs: no other source, no learning */
+	VX_PORT_PEER = 1 << 5,	     /* veth whose peer is in another namespace: redirect_peer */
+	VX_PORT_INTERNAL = 1 << 6,   /* the host itself */
+};
+
+/* vx_port.state; the last three belong to a live migration. */
+enum vx_port_state {
+	VX_PORT_DOWN = 0, /* takes and gives nothing */
+	VX_PORT_UP = 1,
+	VX_PORT_STANDBY = 2,
+	VX_PORT_HOLDING = 3,
+	VX_PORT_DRAINING = 4,
+};
+
+/* Bits of vx_segment.flags. */
+enum vx_segment_flag {
+	VX_SEGMENT_DROP_UNKNOWN = 1 << 0, /* unknown unicast is dropped instead of flooded */
+};
+
+/* vx_fdb_entry.origin. */
+enum vx_fdb_origin {
+	VX_FDB_STATIC = 0,
+	VX_FDB_LEARNED = 1,
+	VX_FDB_CLUSTER = 2,
+};
+
+/* Bits of vx_fdb_entry.flags. */
+enum vx_fdb_flag {
+	VX_FDB_LISTED = 1 << 0, /* the port itself lists this MAC (step 5) */
+};
+
+/* vx_event.type. */
+enum vx_event_type {
+	VX_EVENT_MAC_MOVED = 1,	    /* port: the new one, other_port: the old one */
+	VX_EVENT_LEARN_LIMITED = 2, /* the port's quota (max_macs) is used up */
+	VX_EVENT_FDB_FULL = 3,	    /* the fdb map takes no more entries */
+};
+
+/* Slots of the progs map. */
+enum vx_program {
+	VX_PROG_FLOOD = 0,
+};
+
+/* settings: array of one. */
+struct vx_settings {
+	__u64 ageing_ns; /* a learned entry not seen for longer counts as absent; 0: never ages */
+	__u64 flags;	 /* none yet */
+};
+
+/*
+ * ports: array by port handle (1…); handle 0 means "no port". Written by the agent alone and in
+ * place, so what a program must see together shares one aligned 8-byte word: the segment and its
+ * counter, the flags and the state.
+ */
+struct vx_port {
+	__u32 ifindex; /* 0: no device, nothing can be sent there */
+	__u16 flags;
+	__u16 state;
+	__u16 handle;
+	__u16 segment;	    /* access segment or native segment of a trunk; 0: none */
+	__u32 counter;	    /* index into traffic for that segment */
+	__u32 counter_none; /* index into traffic for frames that belong to no segment */
+	__u32 max_macs;	    /* learned at most; 0: nothing is learned here */
+};
+
+/* segments: array by segment handle (1…). */
+struct vx_segment {
+	__u16 handle; /* 0: no such segment */
+	__u16 slots;  /* flood slots to visit: highest used + 1, at most VX_MAX_MEMBERS */
+	__u16 mtu;    /* bytes of L3 */
+	__u16 flags;
+	__u32 vni;  /* 0: none */
+	__u16 vlan; /* 0: none */
+	__u16 reserved;
+};
+
+/* devices: hash by ifindex (u32). */
+struct vx_device {
+	__u32 ifindex; /* the key again */
+	__u16 port;
+	__u16 reserved;
+};
+
+/*
+ * One port in one segment. The value of three hashes, each with a u32 key:
+ *   vids     port << 16 | vid        classify a tagged frame
+ *   members  port << 16 | segment    may this port take a frame of that segment, and how tagged
+ *   slots    segment << 16 | slot    whom a flood visits; a member keeps its slot
+ * The first word is read once and compared with the key that was looked up.
+ */
+struct vx_membership {
+	__u16 port;
+	__u16 segment;
+	__u16 vid; /* 0: untagged */
+	__u16 slot;
+	__u32 counter; /* index into traffic */
+	__u32 reserved;
+};
+
+/* fdb: hash by u64, segment << 48 | MAC (first octet highest). */
+struct vx_fdb_entry {
+	__u16 port; /* 0 when vtep is set */
+	__u16 vtep;
+	__u16 segment; /* the key's upper part again */
+	__u8 origin;
+	__u8 flags;
+	__u64 seen_ns; /* bpf_ktime_get_ns of the last refresh; kept to about a second */
+};
+
+/*
+ * traffic: per-CPU array; one index for each (port, segment) and one for (port, no segment).
+ * packets and bytes are of frames that came in, by verdict; a drop counts in drops instead.
+ * bytes are of the whole frame with its tag. tx is what was handed to the port's device.
+ */
+struct vx_traffic {
+	__u64 packets[VX_COUNTED_VERDICTS];
+	__u64 bytes[VX_COUNTED_VERDICTS];
+	__u64 tx_packets;
+	__u64 tx_bytes;
+	__u64 copies; /* frames made out of those that came in: 1 a forward, n a flood */
+};
+
+/* drops: per-CPU hash, made by the data plane at the first drop of its kind. */
+struct vx_drop_key {
+	__u16 port;
+	__u16 segment;
+	__u16 reason;
+	__u16 reserved;
+};
+
+struct vx_drop_count {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/*
+ * learning: array by port handle, written by the data plane. learned - forgotten[port] is how many
+ * entries the port holds; forgotten (array of u64 by port handle) is the agent's half of the sum.
+ */
+struct vx_learning {
+	__u64 learned; /* entries made for, minus entries moved away from, this port */
+	__u64 limited; /* frames whose source was not learned for the quota */
+	__u64 moved;   /* MACs that came to this port from another one */
+	__u64 full;    /* frames whose source was not learned because fdb was full */
+};
+
+/* events: ring buffer. */
+struct vx_event {
+	__u64 time_ns; /* bpf_ktime_get_ns */
+	__u16 type;
+	__u16 port;
+	__u16 other_port;
+	__u16 segment;
+	__u8 mac[6];
+	__u16 reserved;
+};
+
+#endif /* VX_ABI_H */

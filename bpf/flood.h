@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Step 18: a copy for every other member of the segment.
+ *
+ * vx_tc ends in a tail call of vx_flood, which visits VX_CHUNK slots of the segment and calls
+ * itself for the next ones: the kernel allows 33 tail calls, and the verifier about a thousand
+ * rounds of such a loop. A member keeps its slot as long as it is one, so members that come and go
+ * meanwhile neither lose nor double a neighbour's copy.
+ *
+ * Every copy but the last is a clone; the last is the frame itself. Which one is the last is known
+ * only when the next is found or there is none, so one member is always pending.
+ *
+ * Between two runs the state is in skb->cb, five words that belong to whoever has the frame in tc.
+ * Both programs come from one build and call each other through a progs map of their own: the words
+ * may change with any build.
+ *
+ *   cb[0]  port << 16 | segment of the sender
+ *   cb[1]  pending VID << 16 | priority (PCP, DEI: 0xf000) | followed by a tag (0x0100) | chunk
+ *   cb[2]  ifindex of the pending member; 0: none
+ *   cb[3]  its index into traffic
+ *   cb[4]  the sender's index into traffic
+ */
+#ifndef VX_FLOOD_H
+#define VX_FLOOD_H
+
+#include <linux/errno.h>
+
+#include "forward.h"
+#include "frame.h"
+#include "maps.h"
+#include "tag.h"
+#include "verdict.h"
+
+#define VX_CB_CHUNK 0x00ff
+#define VX_CB_FOLLOWED_BY_TAG 0x0100
+
+struct vx_flood {
+	__u16 port; /* the sender's */
+	__u16 segment;
+	__u32 counter;
+	__u16 chunk;
+	__u16 priority;
+	bool followed_by_tag;
+	struct vx_copy pending; /* ifindex 0: none */
+
+	/* Not carried over: read anew in every run. */
+	struct vx_port from;
+	__u16 slots;
+	__u32 copies;
+};
+
+/* Returns only when there is no program to call. */
+static __always_inline void vx_call_flood(struct __sk_buff *skb, const struct vx_flood *flood)
+{
+	skb->cb[0] = (__u32)flood->port << 16 | flood->segment;
+	skb->cb[1] = (__u32)flood->pending.vid << 16 | flood->priority | flood->chunk |
+		     (flood->followed_by_tag ? VX_CB_FOLLOWED_BY_TAG : 0);
+	skb->cb[2] = flood->pending.ifindex;
+	skb->cb[3] = flood->pending.counter;
+	skb->cb[4] = flood->counter;
+	bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_FLOOD);
+}
+
+/* The last stage of vx_tc. Does not return; without a flood program nobody can take the frame. */
+static __always_inline int vx_start_flood(struct __sk_buff *skb, const struct vx_frame *f)
+{
+	struct vx_flood flood = {
+		.port = f->from.handle,
+		.segment = f->segment.handle,
+		.counter = f->counter,
+		.priority = f->tci & VX_TCI_PRIORITY,
+		.followed_by_tag = f->followed_by_tag,
+	};
+
+	vx_call_flood(skb, &flood);
+	return vx_drop(VX_NO_DESTINATION);
+}
+
+/* False: the sender or its segment went away between two runs; the flood ends. */
+static __always_inline bool vx_resume_flood(struct __sk_buff *skb, struct vx_flood *flood)
+{
+	struct vx_segment segment;
+	__u32 word = skb->cb[1];
+
+	flood->port = skb->cb[0] >> 16;
+	flood->segment = skb->cb[0] & 0xffff;
+	flood->pending.vid = word >> 16;
+	flood->priority = word & VX_TCI_PRIORITY;
+	flood->followed_by_tag = word & VX_CB_FOLLOWED_BY_TAG;
+	flood->chunk = word & VX_CB_CHUNK;
+	flood->pending.ifindex = skb->cb[2];
+	flood->pending.counter = skb->cb[3];
+	flood->counter = skb->cb[4];
+	flood->copies = 0;
+	if (!vx_find_port(flood->port, &flood->from) || !vx_find_segment(flood->segment, &segment))
+		return false;
+	flood->slots = segment.slots;
+	return true;
+}
+
+/* Whom a slot's copy goes to; false: the slot is empty, or its member gets none. */
+static __always_inline bool vx_visit_slot(const struct vx_flood *flood, __u16 slot,
+					  struct vx_copy *copy)
+{
+	struct vx_membership member;
+	struct vx_port port;
+
+	if (!vx_find_slot(flood->segment, slot, &member) || member.port == flood->port ||
+	    !vx_find_port(member.port, &port))
+		return false;
+	if (!vx_may_receive(&port) || vx_isolated(&flood->from, &port) ||
+	    vx_both_uplinks(&flood->from, &port))
+		return false;
+	if (flood->followed_by_tag && !member.vid)
+		return false;
+	copy->ifindex = port.ifindex;
+	copy->counter = member.counter;
+	copy->vid = member.vid;
+	copy->peer = false; /* bpf_clone_redirect has no such thing; a flood treats all alike */
+	return true;
+}
+
+/*
+ * Sends a clone to the pending member. What the device does with it (full, down, gone) shows in the
+ * device's own statistics, as after a redirect, whose end no program sees: it counts as sent. When
+ * there is no memory for a clone, nothing was.
+ *
+ * False: the frame's tag is lost, nobody may get the frame any more.
+ */
+static __always_inline bool vx_send_clone(struct __sk_buff *skb, struct vx_flood *flood)
+{
+	if (!vx_set_tag(skb, flood->pending.vid, flood->priority))
+		return false;
+	if (bpf_clone_redirect(skb, flood->pending.ifindex, 0) == -ENOMEM)
+		return true;
+	vx_count_sent(flood->pending.counter, vx_frame_bytes(skb));
+	flood->copies++;
+	return true;
+}
+
+/* Sends the frame itself to the pending member, if there is one. */
+static __always_inline int vx_send_last(struct __sk_buff *skb, struct vx_flood *flood)
+{
+	if (!flood->pending.ifindex || !vx_set_tag(skb, flood->pending.vid, flood->priority))
+		return TC_ACT_SHOT;
+	vx_count_sent(flood->pending.counter, vx_frame_bytes(skb));
+	vx_count_copies(flood->counter, 1);
+	return bpf_redirect(flood->pending.ifindex, 0);
+}
+
+/* Visits one chunk of slots; false: the frame must be dropped. */
+static __always_inline bool vx_flood_chunk(struct __sk_buff *skb, struct vx_flood *flood)
+{
+	struct vx_copy next;
+	__u16 slot;
+
+	/* Not unrolled: the body is long, and the verifier follows a bounded loop. */
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < VX_CHUNK; i++) {
+		slot = flood->chunk * VX_CHUNK + i;
+		if (slot >= flood->slots)
+			break;
+		if (!vx_visit_slot(flood, slot, &next))
+			continue;
+		if (flood->pending.ifindex && !vx_send_clone(skb, flood))
+			return false;
+		flood->pending = next;
+	}
+	return true;
+}
+
+#endif /* VX_FLOOD_H */

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The maps by name, and the only ways to read a row.
+ *
+ * The agent creates the maps and puts their descriptors into the bytecode; here a map is a number
+ * (FD_<name>, by -D) that stands for one. So no map is defined in C, stages in headers stay plain
+ * C, and BCC's rewriter, which sees the main file only, has nothing to rewrite.
+ *
+ * A vx_find_… function returns whether the row is there and copies it. Two things make the copy
+ * safe while the agent and other CPUs write:
+ *   - An element of a hash may be freed and reused for another key between the lookup and the read.
+ *     Its first word holds its own key; a mismatch is "not there". Isolation rests on it.
+ *   - Rows of arrays are written in place. What must be seen together shares an aligned 8-byte word
+ *     (abi.h), and each word is loaded once.
+ */
+#ifndef VX_MAPS_H
+#define VX_MAPS_H
+
+#include "abi.h"
+
+#define VX_MAP(name) bpf_pseudo_fd(1, FD_##name)
+
+#define vx_lookup(name, key) bpf_map_lookup_elem_(VX_MAP(name), key)
+#define vx_update(name, key, value, flags) bpf_map_update_elem_(VX_MAP(name), key, value, flags)
+
+/* volatile: the word is loaded once and whole, however often its parts are used. */
+static __always_inline void vx_copy_word(void *to, const void *row, __u32 offset)
+{
+	__u64 word = *(const volatile __u64 *)(row + offset);
+
+	__builtin_memcpy(to + offset, &word, sizeof(word));
+}
+
+/* Rows have one to three words. No loop: the copy shall be gone before clang unrolls any. */
+static __always_inline void vx_copy_row(void *to, const void *row, __u32 size)
+{
+	vx_copy_word(to, row, 0);
+	if (size > 8)
+		vx_copy_word(to, row, 8);
+	if (size > 16)
+		vx_copy_word(to, row, 16);
+}
+
+/* The row of a port or segment that is not there (any more) is all zeroes, its handle too. */
+static __always_inline bool vx_find_port(__u16 handle, struct vx_port *port)
+{
+	__u32 key = handle;
+	const void *row = vx_lookup(ports, &key);
+
+	if (!row)
+		return false;
+	vx_copy_row(port, row, sizeof(*port));
+	return handle && port->handle == handle;
+}
+
+static __always_inline bool vx_find_segment(__u16 handle, struct vx_segment *segment)
+{
+	__u32 key = handle;
+	const void *row = vx_lookup(segments, &key);
+
+	if (!row)
+		return false;
+	vx_copy_row(segment, row, sizeof(*segment));
+	return handle && segment->handle == handle;
+}
+
+static __always_inline bool vx_find_device(__u32 ifindex, struct vx_device *device)
+{
+	const void *row = vx_lookup(devices, &ifindex);
+
+	if (!row)
+		return false;
+	vx_copy_row(device, row, sizeof(*device));
+	return device->ifindex == ifindex;
+}
+
+/* To which segment a trunk port or an uplink says that frames with this VID belong. */
+static __always_inline bool vx_find_vid(__u16 port, __u16 vid, struct vx_membership *found)
+{
+	__u32 key = (__u32)port << 16 | vid;
+	const void *row = vx_lookup(vids, &key);
+
+	if (!row)
+		return false;
+	vx_copy_row(found, row, sizeof(*found));
+	return found->port == port && found->vid == vid;
+}
+
+/* Whether a port is in a segment, and how its frames are tagged. */
+static __always_inline bool vx_find_member(__u16 port, __u16 segment, struct vx_membership *found)
+{
+	__u32 key = (__u32)port << 16 | segment;
+	const void *row = vx_lookup(members, &key);
+
+	if (!row)
+		return false;
+	vx_copy_row(found, row, sizeof(*found));
+	return found->port == port && found->segment == segment;
+}
+
+/* Who has a segment's flood slot. */
+static __always_inline bool vx_find_slot(__u16 segment, __u16 slot, struct vx_membership *found)
+{
+	__u32 key = (__u32)segment << 16 | slot;
+	const void *row = vx_lookup(slots, &key);
+
+	if (!row)
+		return false;
+	vx_copy_row(found, row, sizeof(*found));
+	return found->segment == segment && found->slot == slot;
+}
+
+/* Key of fdb; `mac` has its first octet highest. */
+static __always_inline __u64 vx_fdb_key(__u16 segment, __u64 mac)
+{
+	return (__u64)segment << 48 | mac;
+}
+
+/*
+ * Returns the row, for its seen_ns to be refreshed, or NULL. An element that was reused for another
+ * MAC of the same segment is not told apart: that frame takes a wrong turn inside its segment.
+ */
+static __always_inline struct vx_fdb_entry *vx_find_fdb(__u16 segment, __u64 mac,
+							struct vx_fdb_entry *entry)
+{
+	__u64 key = vx_fdb_key(segment, mac);
+	struct vx_fdb_entry *row = vx_lookup(fdb, &key);
+
+	if (!row)
+		return NULL;
+	vx_copy_row(entry, row, sizeof(*entry));
+	return entry->segment == segment ? row : NULL;
+}
+
+#endif /* VX_MAPS_H */

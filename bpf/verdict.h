@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The one exit: every frame is counted once, under what became of it, by functions of this file.
+ *
+ * traffic and drops are per CPU, and tc runs with bottom halves off: plain adds are exact. Bytes
+ * are those of the frame as it came in; what leaves is counted for the port by which it leaves, as
+ * it leaves.
+ */
+#ifndef VX_VERDICT_H
+#define VX_VERDICT_H
+
+#include <linux/pkt_cls.h>
+
+#include "forward.h"
+#include "frame.h"
+#include "maps.h"
+#include "parse.h"
+
+/* A frame that came in; `copies` were made of it. */
+static __always_inline void vx_count_frame(__u32 counter, enum vx_verdict verdict, __u32 bytes,
+					   __u32 copies)
+{
+	struct vx_traffic *traffic = vx_lookup(traffic, &counter);
+
+	if (!traffic || verdict >= VX_COUNTED_VERDICTS)
+		return;
+	traffic->packets[verdict]++;
+	traffic->bytes[verdict] += bytes;
+	traffic->copies += copies;
+}
+
+/* Copies of a frame that is counted already. */
+static __always_inline void vx_count_copies(__u32 counter, __u32 copies)
+{
+	struct vx_traffic *traffic = vx_lookup(traffic, &counter);
+
+	if (traffic)
+		traffic->copies += copies;
+}
+
+/* A frame that goes out. */
+static __always_inline void vx_count_sent(__u32 counter, __u32 bytes)
+{
+	struct vx_traffic *traffic = vx_lookup(traffic, &counter);
+
+	if (!traffic)
+		return;
+	traffic->tx_packets++;
+	traffic->tx_bytes += bytes;
+}
+
+static __always_inline void vx_count_drop(const struct vx_frame *f, enum vx_reason reason)
+{
+	struct vx_drop_key key = {
+		.port = f->from.handle,
+		.segment = f->segment.handle,
+		.reason = reason,
+	};
+	struct vx_drop_count first = { .packets = 1, .bytes = f->bytes };
+	struct vx_drop_count *count = vx_lookup(drops, &key);
+
+	if (!count) {
+		if (!vx_update(drops, &key, &first, BPF_NOEXIST))
+			return;
+		/* Another CPU has made it since, or the map is full: then the drop is lost. */
+		count = vx_lookup(drops, &key);
+		if (!count)
+			return;
+	}
+	count->packets++;
+	count->bytes += f->bytes;
+}
+
+/* A fate that nobody foresaw is a drop: nothing reaches the host by mistake. */
+static __always_inline int vx_finish(struct __sk_buff *skb, const struct vx_frame *f, int fate)
+{
+	switch (vx_fate_verdict(fate)) {
+	case VX_FORWARDED:
+		vx_count_frame(f->counter, VX_FORWARDED, f->bytes, 1);
+		vx_count_sent(f->copy.counter, vx_frame_bytes(skb));
+		return vx_send(skb, &f->copy);
+	case VX_TO_HOST:
+		vx_count_frame(f->counter, VX_TO_HOST, f->bytes, 0);
+		return TC_ACT_UNSPEC; /* the next program, then the stack */
+	default:
+		vx_count_drop(f, vx_fate_reason(fate));
+		return TC_ACT_SHOT;
+	}
+}
+
+#endif /* VX_VERDICT_H */

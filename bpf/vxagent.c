@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The switch's programs. Each reads as the list of its stages; the numbers are the steps of a frame
+ * in README.md, whose order is normative.
+ */
+#include <linux/bpf.h>
+
+#include "abi.h"
+#include "classify.h"
+#include "flood.h"
+#include "forward.h"
+#include "frame.h"
+#include "guard.h"
+#include "learn.h"
+#include "parse.h"
+#include "tag.h"
+#include "verdict.h"
+
+/* tc ingress of ports and uplinks, by tcx or clsact. The first stage that decides is the last. */
+int vx_tc(struct __sk_buff *skb)
+{
+	struct vx_frame frame = {};
+	struct vx_frame *f = &frame;
+	int fate;
+
+	vx_keep_in_memory(f);
+
+	fate = vx_arrive(skb, f) ?:
+	       vx_parse(skb, f) ?:		/* 1 */
+	       vx_keep_link_local(f) ?:		/* 2 */
+	       vx_classify(f) ?:		/* 3 */
+	       vx_guard_address(f) ?:		/* 4 */
+	       vx_guard_state(f) ?:		/* 4a */
+	       vx_guard_mac(f) ?:		/* 5, 6 */
+	       vx_resolve(f) ?:			/* 10 */
+	       vx_keep_tagged(f) ?:		/* 3 */
+	       vx_learn(f) ?:			/* 13 */
+	       vx_keep_apart(f) ?:		/* 14 */
+	       vx_limit_size(f) ?:		/* 15 */
+	       vx_limit_unknown(f) ?:		/* 17 */
+	       vx_lift_tag(skb, f) ?:
+	       vx_forward(skb, f) ?:		/* 16 */
+	       vx_start_flood(skb, f);		/* 18 */
+
+	return vx_finish(skb, f, fate);
+}
+
+/* Called by vx_tc and by itself, with its state in skb->cb. One run is one chunk of the flood. */
+int vx_flood(struct __sk_buff *skb)
+{
+	__u32 bytes = vx_frame_bytes(skb);
+	struct vx_flood flood;
+	bool whole = vx_resume_flood(skb, &flood) && vx_flood_chunk(skb, &flood);
+
+	if (!flood.chunk)
+		vx_count_frame(flood.counter, VX_FLOODED, bytes, flood.copies);
+	else
+		vx_count_copies(flood.counter, flood.copies);
+	if (!whole)
+		return TC_ACT_SHOT;
+	if (++flood.chunk * VX_CHUNK < flood.slots)
+		vx_call_flood(skb, &flood);
+	return vx_send_last(skb, &flood);
+}
+
+/* XDP entry. Passing a frame up, untouched and uncounted, leaves it to vx_tc. */
+int vx_xdp(struct xdp_md *ctx)
+{
+	return XDP_PASS;
+}
