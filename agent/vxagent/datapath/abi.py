@@ -1,0 +1,184 @@
+"""bpf/abi.h for Python: the same structs, enums and numbers.
+
+tests/unit/test_abi.py compiles abi.h and compares every size, offset and value with the registries at
+the end of this file. Enums that the decisions need as well belong to `core.tables` and are only listed.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum, IntFlag
+
+from vxagent.core.tables import FdbFlag, Origin, PortFlag, PortMode, SegmentFlag
+from vxagent.model.ids import MAX_MEMBERS
+
+LAYOUT = 1  # part of the pin path
+CHUNK = 64  # flood slots that one tail call visits
+COUNTED_VERDICTS = 4  # those that vx_traffic counts; drops have a map of their own
+
+
+class Verdict(IntEnum):
+    """What the data plane decided for a frame."""
+
+    FORWARDED = 0
+    FLOODED = 1
+    REPLIED = 2
+    TO_HOST = 3
+    DROPPED = 4
+
+
+class Reason(IntEnum):
+    """Why a frame was dropped. Numbers are stable for ever."""
+
+    NONE = 0
+    MALFORMED = 1
+    LINK_LOCAL = 2
+    VLAN_DENIED = 3
+    SRC_INVALID = 4
+    SRC_MAC_DENIED = 5
+    SRC_MAC_CONFLICT = 6
+    SRC_IP_DENIED = 7
+    ARP_SPOOF = 8
+    ND_SPOOF = 9
+    DHCP_SERVER_DENIED = 10
+    RA_DENIED = 11
+    RATE_LIMITED = 12
+    STORM_LIMITED = 13
+    HAIRPIN = 14
+    ISOLATED = 15
+    MTU_EXCEEDED = 16
+    EGRESS_FAILED = 17
+    UNKNOWN_UNICAST = 18
+    STANDBY = 19
+    POLICY_DENIED = 20
+    NO_DESTINATION = 21
+    VTEP_DENIED = 22
+    FRAGMENT_DENIED = 23
+    LOOP = 24
+
+    @property
+    def label(self) -> str:
+        """The name that people and metrics see, such as ``vlan_denied``."""
+        return self.name.lower()
+
+
+def reason_label(number: int) -> str:
+    """The name of a drop reason; of one that this version does not know, ``reason_<number>``."""
+    try:
+        return Reason(number).label
+    except ValueError:
+        return f"reason_{number}"
+
+
+class EventType(IntEnum):
+    """vx_event.type."""
+
+    MAC_MOVED = 1
+    LEARN_LIMITED = 2
+    FDB_FULL = 3
+
+
+class Prog(IntEnum):
+    """Slots of the progs map."""
+
+    FLOOD = 0
+
+
+class Layout:
+    """A C struct without implicit padding: its members, in order, with their `struct` codes.
+
+    Attributes:
+        name: the struct's name in C.
+        members: member → code: B H I Q, a repeat count for an array of numbers, ``6s`` for octets.
+        struct: packs the members, arrays flattened.
+        size: bytes.
+    """
+
+    def __init__(self, name: str, **members: str) -> None:
+        self.name = name
+        self.members = members
+        self.struct = struct.Struct("=" + "".join(members.values()))
+        self.size = self.struct.size
+
+    def pack(self, **values: int) -> bytes:
+        """The bytes of a struct without arrays; members not given are 0.
+
+        Raises:
+            TypeError: no such member.
+        """
+        ordered = [values.pop(member, 0) for member in self.members]
+        if values:
+            raise TypeError(f"{self.name} has no member {', '.join(values)}")
+        return self.struct.pack(*ordered)
+
+    def unpack(self, data: bytes | memoryview) -> dict[str, int]:
+        """Member → value of a struct without arrays."""
+        return dict(zip(self.members, self.struct.unpack(data), strict=True))
+
+    def offset(self, member: str) -> int:
+        """Bytes before `member`."""
+        codes = list(self.members.values())[: list(self.members).index(member)]
+        return struct.calcsize("=" + "".join(codes))
+
+    def size_of(self, member: str) -> int:
+        """Bytes of `member`."""
+        return struct.calcsize("=" + self.members[member])
+
+
+SETTINGS = Layout("vx_settings", ageing_ns="Q", flags="Q")
+PORT = Layout(
+    "vx_port",
+    ifindex="I",
+    flags="H",
+    state="H",
+    handle="H",
+    segment="H",
+    counter="I",
+    counter_none="I",
+    max_macs="I",
+)
+SEGMENT = Layout("vx_segment", handle="H", slots="H", mtu="H", flags="H", vni="I", vlan="H", reserved="H")
+DEVICE = Layout("vx_device", ifindex="I", port="H", reserved="H")
+MEMBERSHIP = Layout("vx_membership", port="H", segment="H", vid="H", slot="H", counter="I", reserved="I")
+FDB_ENTRY = Layout("vx_fdb_entry", port="H", vtep="H", segment="H", origin="B", flags="B", seen_ns="Q")
+TRAFFIC = Layout("vx_traffic", packets="4Q", bytes="4Q", tx_packets="Q", tx_bytes="Q", copies="Q")
+DROP_KEY = Layout("vx_drop_key", port="H", segment="H", reason="H", reserved="H")
+DROP_COUNT = Layout("vx_drop_count", packets="Q", bytes="Q")
+LEARNING = Layout("vx_learning", learned="Q", limited="Q", moved="Q", full="Q")
+EVENT = Layout("vx_event", time_ns="Q", type="H", port="H", other_port="H", segment="H", mac="6s", reserved="H")
+
+STRUCTS = (
+    SETTINGS,
+    PORT,
+    SEGMENT,
+    DEVICE,
+    MEMBERSHIP,
+    FDB_ENTRY,
+    TRAFFIC,
+    DROP_KEY,
+    DROP_COUNT,
+    LEARNING,
+    EVENT,
+)
+"""Every struct of abi.h."""
+
+ENUMS: dict[str, tuple[type[IntEnum] | type[IntFlag], str]] = {
+    "vx_verdict": (Verdict, "VX_"),
+    "vx_reason": (Reason, "VX_"),
+    "vx_port_flag": (PortFlag, "VX_PORT_"),
+    "vx_port_state": (PortMode, "VX_PORT_"),
+    "vx_segment_flag": (SegmentFlag, "VX_SEGMENT_"),
+    "vx_fdb_origin": (Origin, "VX_FDB_"),
+    "vx_fdb_flag": (FdbFlag, "VX_FDB_"),
+    "vx_event_type": (EventType, "VX_EVENT_"),
+    "vx_program": (Prog, "VX_PROG_"),
+}
+"""Every enum of abi.h: its mirror, and what its names have in front in C."""
+
+DEFINES = {
+    "VX_LAYOUT": LAYOUT,
+    "VX_CHUNK": CHUNK,
+    "VX_MAX_MEMBERS": MAX_MEMBERS,
+    "VX_COUNTED_VERDICTS": COUNTED_VERDICTS,
+}
+"""Every number that abi.h defines."""

@@ -1,0 +1,137 @@
+"""Which devices the switch's tc program runs on, by port handle.
+
+On tcx a link for each port is pinned as <links>/<handle> and outlives the agent. Kernels before 6.6 have
+clsact, which keeps a program without any pin; there the devices map says which port a device belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from vxagent.core.effects import Attach, Detach
+from vxagent.datapath import bpf
+from vxagent.datapath.abi import DEVICE
+from vxagent.datapath.bpf_link import Link
+from vxagent.datapath.bpf_map import Map
+from vxagent.datapath.bpf_prog import AttachType, Program
+
+
+class Clsact(Protocol):
+    """What is needed of netlink where there is no tcx; `netlink.links` has it."""
+
+    def attach_clsact(self, ifindex: int, program_fd: int) -> None:
+        """Put the program at the device's clsact ingress, replacing ours if it is there."""
+
+    def detach_clsact(self, ifindex: int) -> None:
+        """Take it off."""
+
+    def clsact_attached(self, ifindex: int) -> bool:
+        """Our program is at the device's clsact ingress."""
+
+
+class Attachments(Protocol):
+    """Either way of running a program on devices."""
+
+    def attach(self, effect: Attach, program: Program) -> None:
+        """Run it; where the port runs one already, swap it."""
+
+    def detach(self, effect: Detach) -> None:
+        """Take it off; a device that is gone is no failure."""
+
+    def swap(self, program: Program) -> None:
+        """Run this program wherever one runs, without losing a frame."""
+
+    def attached(self) -> dict[int, int]:
+        """Port handle → ifindex, 0 where the device is gone."""
+
+    def remove(self) -> None:
+        """Take all off."""
+
+
+class TcxAttachments:
+    """Pinned tcx links."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def attach(self, effect: Attach, program: Program) -> None:
+        pin = self._pin(effect.handle)
+        link = Link.open(pin)
+        if link is not None:
+            with link:
+                if link.ifindex == effect.ifindex and link.update(program):
+                    return
+                self._take_off(link, pin)
+        with Link.create(program, AttachType.TCX_INGRESS, effect.ifindex, effect.ifname) as created:
+            bpf.pin(created.fd, pin)
+
+    def detach(self, effect: Detach) -> None:
+        pin = self._pin(effect.handle)
+        link = Link.open(pin)
+        if link is not None:
+            with link:
+                self._take_off(link, pin)
+
+    def swap(self, program: Program) -> None:
+        for _, pin, link in self._links():
+            if not link.update(program):
+                self._take_off(link, pin)
+
+    def attached(self) -> dict[int, int]:
+        return {handle: link.ifindex for handle, _, link in self._links()}
+
+    def remove(self) -> None:
+        for _, pin, link in self._links():
+            self._take_off(link, pin)
+
+    def _links(self) -> Iterator[tuple[int, Path, Link]]:
+        """Handle, pin and link of every port; the link is closed afterwards."""
+        if not self._directory.is_dir():
+            return
+        for pin in sorted(self._directory.iterdir()):
+            link = Link.open(pin)
+            if link is not None:  # else removed since
+                with link:
+                    yield int(pin.name), pin, link
+
+    def _pin(self, handle: int) -> Path:
+        return self._directory / str(handle)
+
+    @staticmethod
+    def _take_off(link: Link, pin: Path) -> None:
+        """Detach now: the kernel lets go of an unpinned link only some time later."""
+        link.detach()
+        pin.unlink(missing_ok=True)
+
+
+class ClsactAttachments:
+    """Filters at clsact ingress, told apart by the devices map."""
+
+    def __init__(self, clsact: Clsact, devices: Map) -> None:
+        self._clsact = clsact
+        self._devices = devices
+
+    def attach(self, effect: Attach, program: Program) -> None:
+        self._clsact.attach_clsact(effect.ifindex, program.fd)
+
+    def detach(self, effect: Detach) -> None:
+        self._clsact.detach_clsact(effect.ifindex)
+
+    def swap(self, program: Program) -> None:
+        for ifindex in self.attached().values():
+            self._clsact.attach_clsact(ifindex, program.fd)
+
+    def attached(self) -> dict[int, int]:
+        found = {}
+        for batch in self._devices.batches():
+            for at in range(0, len(batch.values), DEVICE.size):
+                device = DEVICE.unpack(batch.values[at : at + DEVICE.size])
+                if self._clsact.clsact_attached(device["ifindex"]):
+                    found[device["port"]] = device["ifindex"]
+        return found
+
+    def remove(self) -> None:
+        for ifindex in self.attached().values():
+            self._clsact.detach_clsact(ifindex)

@@ -1,0 +1,132 @@
+"""What the agent asks of the data path; `bpf_datapath` does it with the kernel, `fake` in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, FlushFdb, PutRow
+from vxagent.core.tables import Origin, Rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FdbEntry:
+    """One entry of the FDB as the kernel holds it. age_s is None for static and cluster entries."""
+
+    segment: int
+    mac: int
+    port: int
+    vtep: int
+    origin: Origin
+    age_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Sums over all CPUs of one index of `traffic`; the tuples are by verdict (abi.h)."""
+
+    packets: tuple[int, int, int, int] = (0, 0, 0, 0)
+    bytes: tuple[int, int, int, int] = (0, 0, 0, 0)
+    tx_packets: int = 0
+    tx_bytes: int = 0
+    copies: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """Frames dropped for one reason; port and segment 0 where there was none."""
+
+    port: int
+    segment: int
+    reason: int
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learning:
+    """What one port has learned; `entries` is what it holds now."""
+
+    entries: int = 0
+    limited: int = 0
+    moved: int = 0
+    full: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A record of the event ring; `type` is an `abi.EventType`, `time_ns` of bpf_ktime_get_ns."""
+
+    time_ns: int
+    type: int
+    port: int
+    other_port: int
+    segment: int
+    mac: int
+
+
+class Datapath(Protocol):
+    """The kernel's side. All methods may block; they are called off the event loop.
+
+    Raises (all methods): HostError, and its MapFull where a map takes no more entries.
+    """
+
+    def open(self, *, replace: bool = True) -> None:
+        """Create or open the pinned maps and load the programs; `replace` swaps the program of every link
+        that a previous agent left (under traffic, without a lost frame)."""
+
+    def reload(self) -> None:
+        """Load the programs anew and swap them everywhere."""
+
+    def close(self) -> None:
+        """Let go of all descriptors. The kernel goes on forwarding."""
+
+    def destroy(self) -> None:
+        """Remove every link, pin, map and mount. Programs are off afterwards."""
+
+    def put(self, effect: PutRow) -> None:
+        """Write one row."""
+
+    def delete(self, effect: DeleteRow) -> None:
+        """Remove one row; one that is absent is no failure."""
+
+    def attach(self, effect: Attach) -> None:
+        """Run the program on a device."""
+
+    def detach(self, effect: Detach) -> None:
+        """Take it off."""
+
+    def flush(self, effect: FlushFdb) -> int:
+        """Remove learned entries; return how many."""
+
+    def clear_counters(self, effect: ClearCounters) -> None:
+        """Forget a port's counters."""
+
+    def age(self) -> int:
+        """Remove learned entries that are older than settings.ageing_ns, and put each port's count of
+        learned entries right; return how many were removed."""
+
+    def rows(self) -> Rows:
+        """The rows that the kernel holds (of `fdb` the static and cluster ones)."""
+
+    def attached(self) -> dict[int, int]:
+        """Port handle → ifindex of every program that runs; ifindex 0: its device is gone."""
+
+    def fdb(self, *, segment: int | None = None) -> Iterator[FdbEntry]:
+        """The FDB, read in batches; entries aged out already are left out."""
+
+    def fdb_count(self) -> int:
+        """How many entries the FDB holds, those aged out but not yet removed included."""
+
+    def traffic(self, counters: Sequence[int]) -> list[Traffic]:
+        """Sums for these indices of `traffic`, in that order."""
+
+    def drops(self) -> list[Drop]:
+        """All drop counters."""
+
+    def learning(self, handles: Sequence[int]) -> list[Learning]:
+        """What these ports have learned, in that order."""
+
+    def events(self) -> list[Event]:
+        """Take the records that wait in the event ring."""

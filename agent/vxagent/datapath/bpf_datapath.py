@@ -1,0 +1,316 @@
+"""The data path in the kernel: `datapath.base.Datapath` by bpf(2).
+
+Maps and links are pinned and outlive the agent. Programs come in generations: a new one is loaded and its
+tail-call table pinned, then every link is swapped to it, then the tables of older ones are removed. Killed
+at any point, the agent leaves programs that work, and the next `open` clears up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, FlushFdb, PutRow
+from vxagent.core.tables import Row, RowKey, Rows, Table
+from vxagent.datapath import abi, bpf, bpf_link, bpffs, codec, maps, programs, source
+from vxagent.datapath.attachments import Attachments, Clsact, ClsactAttachments, TcxAttachments
+from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Traffic
+from vxagent.datapath.bpf_map import Map, MapType
+from vxagent.datapath.bytecode import Bytecode
+from vxagent.datapath.counters import Counters
+from vxagent.datapath.fdb_map import FdbMap
+from vxagent.datapath.pins import Pins
+from vxagent.datapath.programs import Generation
+from vxagent.datapath.ring import RingReader
+from vxagent.errors import HostError
+
+log = logging.getLogger(__name__)
+
+_READ_WHOLE = tuple(table for table in Table if table is not Table.FDB)  # the FDB holds learned entries too
+
+
+@dataclass(slots=True, kw_only=True)
+class _Objects:
+    """What an open data path holds."""
+
+    maps: dict[str, Map]
+    attachments: Attachments
+    fdb: FdbMap
+    counters: Counters
+    ring: RingReader
+    generation: Generation | None = None
+
+    def close(self) -> None:
+        self.ring.close()
+        if self.generation is not None:
+            self.generation.close()
+        for opened in self.maps.values():
+            opened.close()
+
+
+class BpfDatapath:
+    """Maps, programs and links under one pin root.
+
+    Changes come from one thread at a time; reads may come from others meanwhile. `open` and `close` exclude
+    everything else. The process is in the switch's network namespace before the first call.
+    """
+
+    def __init__(
+        self,
+        pin_root: Path,
+        cache_dir: Path,
+        *,
+        mount_at: Path | None = None,
+        sizes: maps.Sizes = maps.DEFAULT_SIZES,
+        clsact: Clsact | None = None,
+        force_clsact: bool = False,
+    ) -> None:
+        """Nothing happens before `open`.
+
+        Args:
+            pin_root: where pins go.
+            cache_dir: for bytecode compiled here.
+            mount_at: where the bpffs of the pins is, mounted if it is not; by default /sys/fs/bpf for what
+                lies in there, else `pin_root`.
+            sizes: of the maps.
+            clsact: stands in for tcx before kernel 6.6.
+            force_clsact: use it in any case.
+        """
+        self._pins = Pins(pin_root)
+        self._mount = mount_at or bpffs.mount_point(pin_root)
+        self._cache = cache_dir
+        self._sizes = sizes
+        self._clsact = clsact
+        self._force_clsact = force_clsact
+        self._objects: _Objects | None = None
+
+    def open(self, *, replace: bool = True) -> None:
+        """Create or open the pinned maps; with `replace`, load the programs and swap them everywhere.
+
+        Without, what is there is taken as it is: programs go on unchanged, maps may have other sizes, and
+        the first `attach` loads programs for itself.
+
+        Raises:
+            HostError: kernel too old, no bytecode, no bpffs, no right, or pinned maps of another shape.
+        """
+        bpf.check_kernel()
+        code = source.load(self._cache) if replace else None  # what may well fail comes before any change
+        bpffs.ensure(self._mount)
+        fresh = self._pins.is_empty()
+        try:
+            self._pins.make()
+            self._objects = self._open_objects(adopt=not replace)
+            if code is not None:
+                self._renew(code)
+        except BaseException:
+            self.close()
+            if fresh:  # then nothing of it stays
+                with suppress(HostError):
+                    self.destroy()
+            raise
+
+    def reload(self) -> None:
+        """Load the programs anew and swap them everywhere.
+
+        Raises:
+            HostError: no bytecode, or the kernel refused; what ran before goes on.
+        """
+        self._renew(source.load(self._cache))
+
+    def close(self) -> None:
+        """Let go of all descriptors. The kernel goes on forwarding."""
+        objects, self._objects = self._objects, None
+        if objects is not None:
+            objects.close()
+
+    def destroy(self) -> None:
+        """Take the programs off every device, remove pins, maps and the mount. Works unopened as well.
+
+        Raises:
+            HostError: no right to.
+        """
+        self.close()
+        try:
+            self._take_off()
+            self._pins.remove()
+            bpffs.remove(self._mount)
+        except OSError as exc:
+            raise HostError(f"cannot remove {self._pins.root}: {exc.strerror}", "run as root") from exc
+
+    def put(self, effect: PutRow) -> None:
+        """Write one row."""
+        if effect.table is Table.FDB:
+            self._now.fdb.put(effect.key, effect.row)
+        else:
+            self._write(effect.table, effect.key, codec.encode(effect.table, effect.row))
+
+    def delete(self, effect: DeleteRow) -> None:
+        """Remove one row; one that is absent is no failure."""
+        if effect.table is Table.FDB:
+            self._now.fdb.delete(effect.key)
+        elif self._now.maps[effect.table].spec.type is MapType.ARRAY:
+            self._write(effect.table, effect.key, codec.empty(effect.table))
+        else:
+            self._now.maps[effect.table].delete(codec.encode_key(effect.table, effect.key))
+
+    def attach(self, effect: Attach) -> None:
+        """Run the program on a device; where the port runs one already, swap it."""
+        now = self._now
+        if now.generation is None:
+            now.generation = self._load(source.load(self._cache))
+        now.attachments.attach(effect, now.generation.programs[programs.TC.name])
+
+    def detach(self, effect: Detach) -> None:
+        """Take it off; a device that is gone is no failure."""
+        self._now.attachments.detach(effect)
+
+    def flush(self, effect: FlushFdb) -> int:
+        """Remove learned entries; return how many."""
+        return self._now.fdb.flush(effect.segment, effect.port)
+
+    def clear_counters(self, effect: ClearCounters) -> None:
+        """Forget what a port, a segment or both counted together; of a port alone also what it learned."""
+        counters = self._now.counters
+        counters.clear_traffic(effect.counters)
+        if effect.port or effect.segment:
+            counters.clear_drops(effect.port, effect.segment)
+        if effect.port and not effect.segment:
+            self._now.fdb.clear_learning(effect.port)
+
+    def age(self) -> int:
+        """Remove learned entries that are too old, put the counts of learned entries right."""
+        return self._now.fdb.age(self._ageing_ns())
+
+    def rows(self) -> Rows:
+        """The rows that the kernel holds (of `fdb` the static and cluster ones)."""
+        found: Rows = {}
+        for table in _READ_WHOLE:
+            found.update(self._rows_of(table))
+        found.update(self._now.fdb.rows())
+        return found
+
+    def attached(self) -> dict[int, int]:
+        """Port handle → ifindex of every program that runs; ifindex 0: its device is gone."""
+        return self._now.attachments.attached()
+
+    def fdb(self, *, segment: int | None = None) -> Iterator[FdbEntry]:
+        """The FDB, read in batches; entries aged out already are left out."""
+        return self._now.fdb.entries(self._ageing_ns(), segment)
+
+    def fdb_count(self) -> int:
+        """How many entries the FDB holds, those aged out but not yet removed included."""
+        return self._now.fdb.count()
+
+    def traffic(self, counters: Sequence[int]) -> list[Traffic]:
+        """Sums for these indices of `traffic`, in that order."""
+        return self._now.counters.traffic(counters)
+
+    def drops(self) -> list[Drop]:
+        """All drop counters."""
+        return self._now.counters.drops()
+
+    def learning(self, handles: Sequence[int]) -> list[Learning]:
+        """What these ports have learned, in that order."""
+        return self._now.counters.learning(handles)
+
+    def events(self) -> list[Event]:
+        """Take the records that wait in the event ring."""
+        return [_event(record) for record in self._now.ring.read()]
+
+    @property
+    def _now(self) -> _Objects:
+        if self._objects is None:
+            raise HostError("the data path is not open")
+        return self._objects
+
+    def _open_objects(self, *, adopt: bool) -> _Objects:
+        opened: dict[str, Map] = {}
+        try:
+            for name, spec in maps.declare(self._sizes).items():
+                opened[name] = Map.open_or_create(self._pins.map(name), spec, adopt=adopt)
+            return _Objects(
+                maps=opened,
+                attachments=self._attachments(opened[Table.DEVICES]),
+                fdb=FdbMap(opened["fdb"], opened["learning"], opened["forgotten"]),
+                counters=Counters(opened),
+                ring=RingReader(opened["events"]),
+            )
+        except BaseException:
+            for some in opened.values():
+                some.close()
+            raise
+
+    def _attachments(self, devices: Map) -> Attachments:
+        if self._has_tcx():
+            return TcxAttachments(self._pins.links)
+        if self._clsact is None:
+            raise HostError("this kernel has no tcx", "use kernel 6.6 or newer")
+        return ClsactAttachments(self._clsact, devices)
+
+    def _has_tcx(self) -> bool:
+        return not self._force_clsact and bpf_link.has_tcx()
+
+    def _take_off(self) -> None:
+        """Take the programs off, as far as pins tell where they are; unopened, whatever the sizes."""
+        TcxAttachments(self._pins.links).remove()
+        if self._clsact is None or self._has_tcx():
+            return
+        devices = Map.open(self._pins.map(Table.DEVICES), maps.declare(self._sizes)[Table.DEVICES], adopt=True)
+        if devices is not None:
+            with devices:
+                ClsactAttachments(self._clsact, devices).remove()
+
+    def _load(self, code: Bytecode) -> Generation:
+        """A new generation, pinned."""
+        generation = Generation.load(code.programs, self._now.maps)
+        number = max(self._pins.generations(), default=0) + 1
+        try:
+            bpf.pin(generation.progs.fd, self._pins.generation(number))
+        except BaseException:
+            generation.close()
+            raise
+        return generation
+
+    def _renew(self, code: Bytecode) -> None:
+        """Load a new generation, swap every link to it, then remove the older ones."""
+        now = self._now
+        older = self._pins.generations()
+        fresh = self._load(code)
+        previous, now.generation = now.generation, fresh
+        if previous is not None:
+            previous.close()
+        now.attachments.swap(fresh.programs[programs.TC.name])
+        for number in older:
+            self._pins.remove_generation(number)
+
+    def _write(self, table: Table, key: int, value: bytes) -> None:
+        self._now.maps[table].update(codec.encode_key(table, key), value)
+
+    def _ageing_ns(self) -> int:
+        value = self._now.maps[Table.SETTINGS].lookup(codec.encode_key(Table.SETTINGS, 0))
+        return abi.SETTINGS.unpack(value)["ageing_ns"] if value else 0
+
+    def _rows_of(self, table: Table) -> Iterator[tuple[RowKey, Row]]:
+        opened = self._now.maps[table]
+        key_size, absent = opened.spec.key_size, codec.empty(table) if opened.spec.type is MapType.ARRAY else None
+        for batch in opened.batches():
+            for at in range(batch.count):
+                value = bytes(batch.value(at))
+                if value != absent or table is Table.SETTINGS:
+                    key = codec.decode_key(table, batch.keys[at * key_size : (at + 1) * key_size])
+                    yield (table, key), codec.decode(table, value)
+
+
+def _event(record: bytes) -> Event:
+    time_ns, kind, port, other_port, segment, mac, _ = abi.EVENT.struct.unpack(record)
+    return Event(
+        time_ns=time_ns,
+        type=kind,
+        port=port,
+        other_port=other_port,
+        segment=segment,
+        mac=int.from_bytes(mac, "big"),
+    )

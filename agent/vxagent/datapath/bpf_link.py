@@ -1,0 +1,107 @@
+"""Links: a program at a device's hook, for as long as somebody holds or pins the link."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from pathlib import Path
+
+from vxagent.datapath import bpf
+from vxagent.datapath.bpf import BpfError, Command
+from vxagent.datapath.bpf_prog import AttachType, Program, ProgSpec, ProgType
+from vxagent.errors import HostError
+
+_CREATE = struct.Struct("=4I")  # prog_fd, target_ifindex, attach_type, flags
+_UPDATE = struct.Struct("=4I")  # link_fd, new_prog_fd, flags, old_prog_fd
+_DETACH = struct.Struct("=I")  # link_fd
+_LINK_INFO = struct.Struct("=4xII4xI")  # id, prog_id, ifindex of a tcx or XDP link
+
+_F_BEFORE = 1 << 3  # BPF_F_BEFORE, of no other program: before all
+_XDP_FLAGS_DRV_MODE = 1 << 2
+_FLAGS = {AttachType.TCX_INGRESS: _F_BEFORE, AttachType.XDP: _XDP_FLAGS_DRV_MODE}
+
+_NO_SUCH_IFINDEX = 0x7FFFFFFF
+_PASS = ProgSpec(name="vx_probe", type=ProgType.SCHED_CLS)
+_PASS_CODE = bytes.fromhex("b7000000000000009500000000000000")  # r0 = 0; exit
+
+
+class Link(bpf.Fd):
+    """An open link."""
+
+    @classmethod
+    def create(cls, program: Program, hook: AttachType, ifindex: int, ifname: str = "") -> Link:
+        """Run a program at a device's hook, on tcx before all others, on XDP in the driver.
+
+        Args:
+            ifname: the device's name, for the error.
+
+        Raises:
+            HostError: no such device in this network namespace, or the kernel refused.
+        """
+        request = bpf.attr(_CREATE.pack(program.fd, ifindex, hook, _FLAGS[hook]))
+        result = bpf.call(Command.LINK_CREATE, request)
+        device = ifname or f"device {ifindex}"
+        if result == -errno.ENODEV:
+            raise HostError(f"cannot attach to {device}: no such device", "see `ip link`")
+        if result == -errno.EEXIST:
+            raise HostError(f"the switch's program runs on {device} already", "detach the other port first")
+        if result < 0:
+            raise BpfError(f"attach to {device}", -result)
+        return cls(result)
+
+    @classmethod
+    def open(cls, path: Path) -> Link | None:
+        """Open a pinned link, or None where nothing is pinned.
+
+        Raises:
+            BpfError: it cannot be opened.
+        """
+        fd = bpf.open_pin(path)
+        return None if fd is None else cls(fd)
+
+    @property
+    def ifindex(self) -> int:
+        """The device's; 0 once it is gone or the link was detached."""
+        return int(_LINK_INFO.unpack(bpf.info(self.fd, _LINK_INFO.size, "a link"))[2])
+
+    @property
+    def program_id(self) -> int:
+        """The kernel's number of the program that runs."""
+        return int(_LINK_INFO.unpack(bpf.info(self.fd, _LINK_INFO.size, "a link"))[1])
+
+    def update(self, program: Program) -> bool:
+        """Swap the program without losing a frame.
+
+        Returns:
+            Whether it runs: not where the device is gone.
+
+        Raises:
+            BpfError: the kernel refused.
+        """
+        result = bpf.call(Command.LINK_UPDATE, bpf.attr(_UPDATE.pack(self.fd, program.fd, 0, 0)))
+        if result in (-errno.ENOLINK, -errno.ENODEV):
+            return False
+        if result < 0:
+            raise BpfError("swap a program", -result)
+        return True
+
+    def detach(self) -> None:
+        """Take the program off now, whoever else holds the link. A device that is gone is no failure.
+
+        Raises:
+            BpfError: the kernel refused.
+        """
+        result = bpf.call(Command.LINK_DETACH, bpf.attr(_DETACH.pack(self.fd)))
+        if result not in (0, -errno.ENOLINK, -errno.ENODEV):
+            raise BpfError("take a program off", -result)
+
+
+def has_tcx() -> bool:
+    """Whether this kernel has tcx links (6.6 and later): one that knows them looks for the device first.
+
+    Raises:
+        BpfError: no right to load a program.
+    """
+    with Program.load(_PASS, _PASS_CODE) as program:
+        request = bpf.attr(_CREATE.pack(program.fd, _NO_SUCH_IFINDEX, AttachType.TCX_INGRESS, _F_BEFORE))
+        return bpf.call(Command.LINK_CREATE, request) == -errno.ENODEV

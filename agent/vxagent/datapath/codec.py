@@ -1,0 +1,105 @@
+"""Rows of `core.tables` as the bytes that the kernel's maps hold, and back.
+
+A row's fields have the names of the C struct's members. Members that no row has (`reserved`, `seen_ns`)
+are 0 in what is written and left out of what is read.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+
+from vxagent.core.tables import (
+    DeviceRow,
+    FdbFlag,
+    FdbRow,
+    MembershipRow,
+    Origin,
+    PortFlag,
+    PortMode,
+    PortRow,
+    Row,
+    SegmentFlag,
+    SegmentRow,
+    SettingsRow,
+    Table,
+)
+from vxagent.datapath import abi
+
+U32 = struct.Struct("=I")
+U64 = struct.Struct("=Q")
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """How one table's rows are packed.
+
+    Attributes:
+        layout: the value's struct.
+        row: the row's class.
+        convert: field → its enum, where it has one.
+        key: the key's integer.
+    """
+
+    layout: abi.Layout
+    row: type[Row]
+    convert: dict[str, Callable[[int], int]] = field(default_factory=dict)
+    key: struct.Struct = U32
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f.name for f in fields(self.row))
+
+
+_MEMBERSHIP = _Codec(abi.MEMBERSHIP, MembershipRow)
+_CODECS = {
+    Table.SETTINGS: _Codec(abi.SETTINGS, SettingsRow),
+    Table.SEGMENTS: _Codec(abi.SEGMENT, SegmentRow, {"flags": SegmentFlag}),
+    Table.PORTS: _Codec(abi.PORT, PortRow, {"flags": PortFlag, "state": PortMode}),
+    Table.DEVICES: _Codec(abi.DEVICE, DeviceRow),
+    Table.VIDS: _MEMBERSHIP,
+    Table.MEMBERS: _MEMBERSHIP,
+    Table.SLOTS: _MEMBERSHIP,
+    Table.FDB: _Codec(abi.FDB_ENTRY, FdbRow, {"origin": Origin, "flags": FdbFlag}, U64),
+}
+
+
+def encode_key(table: Table, key: int) -> bytes:
+    """The key's bytes."""
+    return _CODECS[table].key.pack(key)
+
+
+def decode_key(table: Table, data: bytes | memoryview) -> int:
+    """The key's integer."""
+    (key,) = _CODECS[table].key.unpack(data)
+    return int(key)
+
+
+def encode(table: Table, row: Row) -> bytes:
+    """The row's bytes.
+
+    Raises:
+        TypeError: it is no row of that table.
+    """
+    codec = _CODECS[table]
+    if not isinstance(row, codec.row):
+        raise TypeError(f"{type(row).__name__} is no row of {table}")
+    return codec.layout.pack(**{name: getattr(row, name) for name in codec.names})
+
+
+def decode(table: Table, data: bytes | memoryview) -> Row:
+    """The row that the bytes hold.
+
+    Raises:
+        ValueError: a member has a value that its enum has not.
+    """
+    codec = _CODECS[table]
+    members = codec.layout.unpack(data)
+    make: Callable[..., Row] = codec.row
+    return make(**{name: codec.convert.get(name, int)(members[name]) for name in codec.names})
+
+
+def empty(table: Table) -> bytes:
+    """What an array holds where it has no row."""
+    return bytes(_CODECS[table].layout.size)

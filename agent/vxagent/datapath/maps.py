@@ -1,0 +1,92 @@
+"""Every map of the switch, declared once: creation, pin checks and the C macros come from here."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+from vxagent.datapath import abi
+from vxagent.datapath.bpf_map import MapFlag, MapSpec, MapType
+from vxagent.errors import Invalid
+from vxagent.model.ids import check_range
+
+PROGS = "progs"  # made anew for every generation of programs, therefore not among the shared maps
+
+_HANDLES = 1 << 16  # a handle is a u16
+_ENTRIES = 1 << 28
+_FIRST_SENTINEL = 0x7E000001  # no descriptor is ever that large
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much the maps take, in entries; `events` in bytes.
+
+    `ports` and `segments` count handles, 0 included. Changing one of a switch that runs needs a `down`.
+
+    Raises:
+        Invalid: nothing, more handles than 16 bits hold, or a ring that is no power of two of whole pages.
+    """
+
+    ports: int = 8192
+    segments: int = 8192
+    memberships: int = 65536
+    fdb: int = 131072
+    counters: int = 16384
+    drops: int = 16384
+    events: int = 256 * 1024
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            handles = field.name in ("ports", "segments")
+            check_range(field.name, getattr(self, field.name), 1, _HANDLES if handles else _ENTRIES)
+        if self.events % mmap.PAGESIZE or self.events & self.events - 1:
+            raise Invalid("events", self.events, f"must be a power of two and at least {mmap.PAGESIZE}")
+
+
+DEFAULT_SIZES = Sizes()
+
+
+def declare(sizes: Sizes) -> dict[str, MapSpec]:
+    """The shared maps by name.
+
+    What the agent alone inserts takes memory by use (NO_PREALLOC); lookups cost the same. The data plane
+    inserts into fdb and drops: fdb must never fail for want of memory, drops is large and mostly empty.
+    """
+    port, segment, counters, by_use = sizes.ports, sizes.segments, sizes.counters, MapFlag.NO_PREALLOC
+    membership = (4, abi.MEMBERSHIP.size, sizes.memberships, by_use)
+    specs = (
+        _spec("settings", MapType.ARRAY, 4, abi.SETTINGS.size, 1),
+        _spec("ports", MapType.ARRAY, 4, abi.PORT.size, port),
+        _spec("segments", MapType.ARRAY, 4, abi.SEGMENT.size, segment),
+        _spec("devices", MapType.HASH, 4, abi.DEVICE.size, port, by_use),
+        _spec("vids", MapType.HASH, *membership),
+        _spec("members", MapType.HASH, *membership),
+        _spec("slots", MapType.HASH, *membership),
+        _spec("fdb", MapType.HASH, 8, abi.FDB_ENTRY.size, sizes.fdb),
+        _spec("traffic", MapType.PERCPU_ARRAY, 4, abi.TRAFFIC.size, counters),
+        _spec("drops", MapType.PERCPU_HASH, abi.DROP_KEY.size, abi.DROP_COUNT.size, sizes.drops, by_use),
+        _spec("learning", MapType.ARRAY, 4, abi.LEARNING.size, port),
+        _spec("forgotten", MapType.ARRAY, 4, 8, port),
+        _spec("events", MapType.RINGBUF, 0, 0, sizes.events),
+    )
+    return {spec.name: spec for spec in specs}
+
+
+def progs_spec() -> MapSpec:
+    """The tail-call table of one generation."""
+    return _spec(PROGS, MapType.PROG_ARRAY, 4, 4, 8)
+
+
+def sentinels(further: Iterable[str] = ()) -> dict[str, int]:
+    """Map name → the number that stands for its descriptor in bytecode.
+
+    Args:
+        further: maps beside those of the switch, such as a test's own.
+    """
+    names = (*declare(DEFAULT_SIZES), PROGS, *further)
+    return {name: _FIRST_SENTINEL + at for at, name in enumerate(names)}
+
+
+def _spec(name: str, kind: MapType, key: int, value: int, entries: int, flags: MapFlag = MapFlag.NONE) -> MapSpec:
+    return MapSpec(name=name, type=kind, key_size=key, value_size=value, max_entries=entries, flags=flags)

@@ -1,0 +1,77 @@
+"""Where the kernel's objects are pinned, below one root.
+
+    v<layout>/<map>        the shared maps; another layout has another directory
+    v<layout>/progs-<n>    the tail-call table of generation n of the programs
+    links/<handle>         the tcx link of a port
+
+Names in a bpffs have no dots.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vxagent.datapath import abi, maps
+from vxagent.errors import HostError
+
+_PROGS = f"{maps.PROGS}-"
+
+
+class Pins:
+    """The directories and names under one root, which lies in a bpffs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.maps = root / f"v{abi.LAYOUT}"
+        self.links = root / "links"
+
+    def make(self) -> None:
+        """Make the directories.
+
+        Raises:
+            HostError: no right to.
+        """
+        for directory in (self.maps, self.links):
+            try:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as exc:
+                mend = f"run as root, or have root do: chown USER {self.root.parent}"
+                raise HostError(f"cannot make {directory}: {exc.strerror}", mend) from exc
+
+    def is_empty(self) -> bool:
+        """Nothing was ever pinned here, by this layout or another."""
+        return not self.root.exists() or not any(path.is_dir() for path in self.root.iterdir())
+
+    def map(self, name: str) -> Path:
+        """The pin of a shared map."""
+        return self.maps / name
+
+    def generation(self, number: int) -> Path:
+        """The pin of a generation's tail-call table."""
+        return self.maps / f"{_PROGS}{number}"
+
+    def generations(self) -> list[int]:
+        """The numbers of those that are pinned, oldest first."""
+        return sorted(int(pin.name.removeprefix(_PROGS)) for pin in self.maps.glob(f"{_PROGS}*"))
+
+    def remove_generation(self, number: int) -> None:
+        """Unpin a generation's tail-call table: the kernel empties it once nobody holds it."""
+        self.generation(number).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove every pin and directory under the root, those of other layouts too.
+
+        Raises:
+            HostError: no right to.
+        """
+        if not self.root.is_dir():
+            return
+        try:
+            for directory in (path for path in self.root.iterdir() if path.is_dir()):
+                for pin in directory.iterdir():
+                    pin.unlink()
+                directory.rmdir()
+            if not self.root.is_mount():
+                self.root.rmdir()
+        except OSError as exc:
+            raise HostError(f"cannot remove the pins in {self.root}: {exc.strerror}", "run as root") from exc

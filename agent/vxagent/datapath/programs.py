@@ -1,0 +1,62 @@
+"""The switch's programs: declared once, loaded as one generation."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+from vxagent.datapath import abi, maps
+from vxagent.datapath.bpf_map import Map
+from vxagent.datapath.bpf_prog import AttachType, Program, ProgSpec, ProgType, relocate
+
+TC = ProgSpec(name="vx_tc", type=ProgType.SCHED_CLS)
+FLOOD = ProgSpec(name="vx_flood", type=ProgType.SCHED_CLS)
+XDP = ProgSpec(name="vx_xdp", type=ProgType.XDP, attach_type=AttachType.XDP)
+
+PROGRAMS = (TC, FLOOD, XDP)
+
+_TAIL_CALLED = {abi.Prog.FLOOD: FLOOD}
+
+
+class Generation:
+    """All programs of one load and the tail-call table that ties them together.
+
+    The table lives as long as somebody holds or pins it: the kernel empties a table that only programs
+    refer to. Therefore whoever wants the programs to outlive this process pins `progs`.
+    """
+
+    def __init__(self, progs: Map, programs: dict[str, Program]) -> None:
+        self.progs = progs
+        self.programs = programs
+
+    @classmethod
+    def load(cls, code: Mapping[str, bytes], shared: Mapping[str, Map]) -> Generation:
+        """Load every program against the shared maps and a new tail-call table.
+
+        Args:
+            code: function name → bytecode with sentinels.
+            shared: the switch's maps by name.
+
+        Raises:
+            BpfError: the kernel refused.
+        """
+        generation = cls(Map.create(maps.progs_spec()), {})
+        try:
+            generation._load(code, {**shared, maps.PROGS: generation.progs})
+        except BaseException:
+            generation.close()
+            raise
+        return generation
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        for program in self.programs.values():
+            program.close()
+        self.progs.close()
+
+    def _load(self, code: Mapping[str, bytes], named: Mapping[str, Map]) -> None:
+        fds = {number: named[name].fd for name, number in maps.sentinels().items()}
+        for spec in PROGRAMS:
+            self.programs[spec.name] = Program.load(spec, relocate(code[spec.name], fds))
+        for slot, spec in _TAIL_CALLED.items():
+            self.progs.update(struct.pack("=I", slot), struct.pack("=I", self.programs[spec.name].fd))
