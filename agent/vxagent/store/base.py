@@ -1,0 +1,26 @@
+"""What the agent asks of its state database; `local` does it with SQLite, `fake` in memory."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from vxagent.core.effects import Document, Save
+
+
+class Store(Protocol):
+    """Desired state as documents by (kind, name).
+
+    Kinds: "segment", "port", "uplink", "fdb" (name "SEGMENT/MAC"), "number" (handles, slots and counters
+    given to them) and "before" (how a device was set before the switch took it).
+
+    Raises (all methods): StoreError.
+    """
+
+    def load(self) -> dict[tuple[str, str], Document]:
+        """Everything."""
+
+    def save(self, effect: Save) -> None:
+        """Change it, in one transaction that is on the disk when this returns."""
+
+    def close(self) -> None:
+        """Let go of the file."""
