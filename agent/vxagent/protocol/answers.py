@@ -1,0 +1,201 @@
+"""What the agent says. The keys are normative: scripts and tests hold on to them (DESIGN.md, section 3)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from vxagent.model.port import Mode, PortState
+
+
+class Answer(msgspec.Struct):
+    """What the agent says."""
+
+
+class Done(Answer):
+    """A change was made, or (`changed` false) things were so already.
+
+    Attributes:
+        note: what a person should know about how it stands now, "" for nothing.
+        warnings: sentences about what was asked for and has no effect yet.
+    """
+
+    changed: bool = True
+    note: str = ""
+    warnings: list[str] = []
+
+
+class Flushed(Answer):
+    """Learned entries that went."""
+
+    removed: int
+
+
+class ChangeView(Answer):
+    """One difference between what is and what a document asks for."""
+
+    action: str
+    kind: str
+    name: str
+    what: list[str]
+
+
+class Applied(Answer):
+    """What `apply` changed."""
+
+    changes: list[ChangeView]
+    warnings: list[str] = []
+
+
+class StatusView(Answer):
+    """How the agent is."""
+
+    version: str
+    host: str
+    ready: bool
+    pid: int
+    uptime_s: int
+    ports: int
+    segments: int
+    fdb_entries: int
+    cluster: str
+
+
+class FindingView(Answer):
+    """One line of `doctor`. level: ok, warn or bad; mend: what to do, "" where nothing is."""
+
+    level: str
+    what: str
+    mend: str
+
+
+class SegmentView(Answer):
+    """A segment as `segment list` shows it."""
+
+    name: str
+    tenant: str
+    vlan: int | None
+    vni: int | None
+    mtu: int
+    unknown_unicast: str
+    ports: list[str]
+
+
+class SegmentDetail(SegmentView):
+    """A segment as `segment show` shows it."""
+
+    uplinks: list[str]
+    fdb_entries: dict[str, int]
+    rx_packets: int
+    rx_bytes: int
+    tx_packets: int
+    tx_bytes: int
+    drops: dict[str, int]
+
+
+class MembershipView(Answer):
+    """A port in a segment; vid null: untagged."""
+
+    segment: str
+    vid: int | None
+
+
+class PortView(Answer):
+    """A port as `port list` shows it.
+
+    Attributes:
+        rx_packets, rx_bytes: from the VM, every frame, dropped ones too.
+        drops: frames from the VM that the switch dropped.
+        egress_failed: frames for the VM that its device took and lost.
+    """
+
+    id: str
+    ifname: str
+    state: PortState
+    mode: Mode
+    segments: list[MembershipView]
+    macs: list[str]
+    ips: list[str]
+    hook: str
+    isolated: bool
+    trusted: bool
+    rx_packets: int
+    rx_bytes: int
+    tx_packets: int
+    tx_bytes: int
+    drops: int
+    egress_failed: int
+
+
+class PortDetail(PortView):
+    """A port as `port show` shows it.
+
+    Attributes:
+        why: what keeps it from being up, "" when it is.
+        max_macs, learned: the quota and what it holds now.
+        limited, moved, full: frames whose source was not learned for the quota; MACs that came from
+            another port; frames whose source was not learned because the FDB was full.
+        verdicts: frames from the VM by verdict.
+        copies: frames made out of them.
+        drops_by_reason: frames from the VM that were dropped.
+    """
+
+    why: str
+    hook_asked: str
+    max_macs: int
+    learned: int
+    limited: int
+    moved: int
+    full: int
+    verdicts: dict[str, int]
+    copies: int
+    drops_by_reason: dict[str, int]
+
+
+class UplinkView(Answer):
+    """An uplink as `uplink list` shows it; rx is from the physical network."""
+
+    ifname: str
+    state: PortState
+    hook: str
+    rx_packets: int
+    tx_packets: int
+    rx_bytes: int
+    tx_bytes: int
+    drops: int
+    why: str
+
+
+class FdbView(Answer):
+    """An FDB entry. port: a port id or an uplink's device; age_s null: does not age."""
+
+    segment: str
+    tenant: str
+    mac: str
+    port: str | None
+    vtep: str | None
+    origin: str
+    age_s: float | None
+
+
+class DropView(Answer):
+    """Frames dropped for one reason; port and segment null where there was none."""
+
+    port: str | None
+    segment: str | None
+    reason: str
+    packets: int
+    bytes: int
+
+
+class Problem(Answer):
+    """What went wrong, and what the command line ends with."""
+
+    type: str
+    message: str
+    exit_code: int
+
+
+class Failure(Answer):
+    """The body of every answer that is no success."""
+
+    error: Problem

@@ -1,0 +1,97 @@
+"""The agent's own settings: vxagent.toml. None is needed for a single host."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from vxagent.core.state import DEFAULT_AGEING_S
+from vxagent.core.switch import AGEING_MAX_S
+from vxagent.errors import HostError, Invalid
+from vxagent.model.ids import check_name, check_range
+from vxagent.protocol.requests import Request
+from vxagent.protocol.shape import Shape
+from vxagent.runtime.toml_text import TomlText
+
+DEFAULT_PATH = Path("/etc/vxagent/vxagent.toml")
+PORT_MAX = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What the agent goes by.
+
+    Attributes:
+        host: this host's name.
+        metrics_listen: address and TCP port to serve metrics at, or None.
+        ageing_s: learned FDB entries not seen for longer are absent; 0: they never age.
+    """
+
+    host: str
+    metrics_listen: tuple[str, int] | None = None
+    ageing_s: int = DEFAULT_AGEING_S
+
+
+class _File(Request):
+    host: str | None = None
+    metrics_listen: str | None = None
+    ageing_s: int = DEFAULT_AGEING_S
+    overlay: dict[str, object] | None = None
+    cluster: dict[str, object] | None = None
+
+
+_SHAPE = Shape(_File)
+
+
+def load_config(path: Path | None = None) -> Config:
+    """Read the settings.
+
+    Args:
+        path: the file; None: the default one, which need not be there.
+
+    Raises:
+        Invalid: not TOML, unknown key, wrong type or value; names file, line and key.
+        HostError: the file cannot be read.
+    """
+    file = DEFAULT_PATH if path is None else path
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        if path is None:
+            return Config(host=socket.gethostname())
+        raise HostError(f"config file {file} is not there") from exc
+    except OSError as exc:
+        raise HostError(f"config file {file} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise HostError(f"config file {file} is not UTF-8 text") from exc
+    return parse_config(text, str(file))
+
+
+def parse_config(text: str, file: str) -> Config:
+    """The settings in a text; `file` is what messages call it. Raises Invalid."""
+    toml = TomlText(text, file)
+    given = toml.shaped(_SHAPE)
+    for section in ("overlay", "cluster"):
+        if getattr(given, section) is not None:
+            raise toml.refusal((section,), "this version has a single host only; remove the section")
+    try:
+        return Config(
+            host=socket.gethostname() if given.host is None else check_name("host", given.host),
+            metrics_listen=None if given.metrics_listen is None else _listen(given.metrics_listen),
+            ageing_s=check_range("ageing_s", given.ageing_s, 0, AGEING_MAX_S),
+        )
+    except Invalid as exc:
+        raise toml.refusal((exc.field,), exc.why, exc.value) from exc
+
+
+def _listen(value: str) -> tuple[str, int]:
+    """ADDRESS:PORT, an IPv6 address in brackets."""
+    address, colon, port = value.rpartition(":")
+    bracketed = address.startswith("[") and address.endswith("]")
+    if bracketed:
+        address = address[1:-1]
+    right = port.isascii() and port.isdigit() and len(port) <= len(str(PORT_MAX)) and 0 < int(port) <= PORT_MAX
+    if not colon or not address or not right or (":" in address) != bracketed:
+        raise Invalid("metrics_listen", value, "must be ADDRESS:PORT such as 127.0.0.1:9478 or [::1]:9478")
+    return address, int(port)

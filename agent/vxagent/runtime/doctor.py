@@ -1,0 +1,271 @@
+"""Can this host run the switch, and do its ports' devices do what the switch needs of them?
+
+`gather…` collects facts and may block; `judge…` turns them into findings and touches nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vxagent.core.state import State
+from vxagent.datapath import bpf, bpf_link, bpffs, bytecode, source, toolchain
+from vxagent.errors import HostError
+from vxagent.model.device import Device
+from vxagent.model.port import PortState
+from vxagent.netlink.base import Inspection
+
+if TYPE_CHECKING:
+    from vxagent.runtime.loop import Agent
+
+_PROC_SYS = Path("/proc/sys")
+
+
+class Level(StrEnum):
+    """How bad a finding is. `warn`: it works, but not as somebody may think; `bad`: frames are lost or leak."""
+
+    OK = "ok"
+    WARN = "warn"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of `vxagent doctor`; `mend` is what to do, "" where nothing is."""
+
+    level: Level
+    what: str
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What of the machine matters.
+
+    Attributes:
+        release: of the kernel.
+        too_old: why the kernel cannot, "" when it can.
+        tcx: it has tcx links; None: not known for want of rights.
+        missing: capabilities that this process lacks.
+        bpffs: a file system for pins is mounted, or may be.
+        private_mounts: this process sees other mounts than the host.
+        shipped: bytecode of these very C sources came with the package.
+        bcc: its version, "" when there is none.
+        no_bcc: why there is none.
+        jit: BPF programs are compiled, not interpreted.
+        bridge_netfilter: frames of Linux bridges go through iptables.
+    """
+
+    release: str
+    too_old: str = ""
+    tcx: bool | None = True
+    missing: tuple[str, ...] = ()
+    bpffs: bool = True
+    private_mounts: bool = False
+    shipped: bool = True
+    bcc: str = ""
+    no_bcc: str = ""
+    jit: bool = True
+    bridge_netfilter: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchFacts:
+    """A switch and its devices; `inspections` by ifindex."""
+
+    state: State
+    inspections: Mapping[int, Inspection] = field(default_factory=dict)
+
+
+def examine(agent: Agent | None = None) -> list[Finding]:
+    """Everything that can be said of this host and, with an agent, of its switch. Blocks."""
+    findings = list(judge_host(gather_host()))
+    if agent is not None:
+        findings += judge_switch(gather_switch(agent))
+    return findings
+
+
+# Facts
+
+
+def gather_host() -> HostFacts:
+    """The facts of this machine, as this process sees it."""
+    try:
+        bpf.check_kernel()
+        too_old = ""
+    except HostError as error:
+        too_old = str(error)
+    try:
+        tcx = None if too_old else bpf_link.has_tcx()
+    except HostError:
+        tcx = None
+    try:
+        bcc, no_bcc = toolchain.bcc_version(), ""
+    except HostError as error:
+        bcc, no_bcc = "", str(error)
+    missing = tuple(bpf.missing_capabilities())
+    return HostFacts(
+        release=os.uname().release,
+        too_old=too_old,
+        tcx=tcx,
+        missing=missing,
+        bpffs=not missing or os.path.ismount(bpffs.HOST_BPFFS),
+        private_mounts=bpffs.in_private_namespace(),
+        shipped=_is_shipped(),
+        bcc=bcc,
+        no_bcc=no_bcc,
+        jit=_sysctl("net/core/bpf_jit_enable") != "0",
+        bridge_netfilter=_sysctl("net/bridge/bridge-nf-call-iptables") == "1",
+    )
+
+
+def gather_switch(agent: Agent) -> SwitchFacts:
+    """The facts of an agent's switch, its devices read anew."""
+    state = agent.switch.state.copy()
+    state.devices = {device.ifname: device for device in agent.links.devices()}
+    names = (*state.uplinks, *(state.device_name(port) for port in state.ports.values()))
+    devices = [state.devices[name] for name in names if name in state.devices]
+    return SwitchFacts(state=state, inspections={d.ifindex: agent.links.inspect(d.ifindex) for d in devices})
+
+
+def _is_shipped() -> bool:
+    try:
+        return bytecode.read(source.SHIPPED, source.switch().digest()) is not None
+    except HostError:
+        return False
+
+
+def _sysctl(name: str) -> str:
+    try:
+        return (_PROC_SYS / name).read_text().strip()
+    except OSError:
+        return ""
+
+
+# Findings
+
+
+def judge_host(facts: HostFacts) -> Iterator[Finding]:
+    """Findings about the machine."""
+    if facts.too_old:
+        yield Finding(level=Level.BAD, what=facts.too_old)
+    elif facts.tcx is False:
+        what = f"kernel {facts.release} has no tcx; clsact stands in, which is some percent slower"
+        yield Finding(level=Level.WARN, what=what, mend="kernel 6.6 or newer has it")
+    else:
+        yield Finding(level=Level.OK, what=f"kernel {facts.release}")
+    if facts.missing:
+        what = f"this process lacks {', '.join(facts.missing)}"
+        yield Finding(level=Level.BAD, what=what, mend="run vxagent as root, or give it these capabilities")
+    else:
+        yield Finding(level=Level.OK, what="all capabilities that are needed")
+    if not facts.bpffs:
+        what = f"no bpffs at {bpffs.HOST_BPFFS}, and no right to mount one"
+        yield Finding(level=Level.BAD, what=what, mend=f"have root do `mount -t bpf bpf {bpffs.HOST_BPFFS}`")
+    if facts.private_mounts:
+        what = "the agent has mounts of its own: a bpffs that it mounts vanishes with it, and forwarding ends"
+        yield Finding(level=Level.WARN, what=what, mend="have the host mount the bpffs before the agent starts")
+    yield _judge_bytecode(facts)
+    if not facts.jit:
+        what = "the kernel interprets BPF programs, which is many times slower"
+        yield Finding(level=Level.WARN, what=what, mend="`sysctl -w net.core.bpf_jit_enable=1`")
+    if facts.bridge_netfilter:
+        what = "iptables sees the frames of Linux bridges (br_netfilter), but none that vxagent forwards"
+        yield Finding(level=Level.OK, what=what)
+
+
+def _judge_bytecode(facts: HostFacts) -> Finding:
+    if facts.shipped:
+        return Finding(level=Level.OK, what="bytecode came with the package")
+    if facts.bcc:
+        return Finding(level=Level.OK, what=f"bytecode is compiled here, by BCC {facts.bcc}")
+    what, _, mend = facts.no_bcc.partition("; ")
+    return Finding(level=Level.BAD, what=f"no bytecode came with the package, and {what}", mend=mend)
+
+
+def judge_switch(facts: SwitchFacts) -> Iterator[Finding]:
+    """Findings about ports, uplinks and their devices."""
+    findings = [*_judge_ports(facts), *_judge_uplinks(facts)]
+    yield from findings
+    if not findings:
+        state = facts.state
+        yield Finding(level=Level.OK, what=f"{len(state.ports)} ports and {len(state.uplinks)} uplinks")
+
+
+def _judge_ports(facts: SwitchFacts) -> Iterator[Finding]:
+    state = facts.state
+    for port in state.ports.values():
+        who = f"port {port.id}"
+        yield from _judge_state(who, *state.port_state(port.id))
+        if port.ips:
+            yield Finding(level=Level.WARN, what=f"{who} lists IPs, which this version records but does not check")
+        device = state.devices.get(state.device_name(port))
+        if device is None:
+            continue
+        mtu = max((state.segments[name].mtu for name, _ in port.memberships), default=0)
+        yield from _judge_device(device, mtu, facts.inspections.get(device.ifindex, Inspection()))
+        if state.handle_of_port(port.id) in state.attached:
+            yield from _judge_quiet(device)
+
+
+def _judge_uplinks(facts: SwitchFacts) -> Iterator[Finding]:
+    state = facts.state
+    vids = {segment.vlan: segment for segment in state.segments.values() if segment.vlan is not None}
+    mtu = max((segment.mtu for segment in vids.values()), default=0)
+    for ifname in state.uplinks:
+        yield from _judge_state(f"uplink {ifname}", *state.uplink_state(ifname))
+        device = state.devices.get(ifname)
+        if device is None:
+            continue
+        inspection = facts.inspections.get(device.ifindex, Inspection())
+        yield from _judge_device(device, mtu, inspection)
+        if inspection.lro:
+            what = f"uplink {ifname} merges frames that it receives (LRO), which cannot be forwarded"
+            yield Finding(level=Level.BAD, what=what, mend=f"`ethtool -K {ifname} lro off`")
+        for other in state.devices.values():
+            if other.lower == device.ifindex and other.vid in vids:
+                what = f"VLAN {other.vid} of uplink {ifname} is wanted by device {other.ifname} and segment "
+                what += f"{vids[other.vid].name}: the host gets none of its frames"
+                yield Finding(
+                    level=Level.BAD, what=what, mend=f"give one of them another VLAN, or remove {other.ifname}"
+                )
+
+
+def _judge_state(who: str, state: PortState, why: str) -> Iterator[Finding]:
+    if state in (PortState.PENDING, PortState.DOWN):
+        what, _, mend = why.partition("; ")
+        yield Finding(level=Level.WARN, what=f"{who} is {state}: {what}", mend=mend)
+
+
+def _judge_device(device: Device, mtu: int, inspection: Inspection) -> Iterator[Finding]:
+    name = device.ifname
+    if device.mtu < mtu:
+        what = f"device {name} takes {device.mtu} bytes, its segment {mtu}: what is larger is lost there"
+        yield Finding(level=Level.WARN, what=what, mend=f"`ip link set dev {name} mtu {mtu}`")
+    if inspection.xdp_program:
+        what = f"device {name} runs an XDP program of somebody else (id {inspection.xdp_program}) before the switch"
+        yield Finding(level=Level.WARN, what=what, mend=f"`ip link set dev {name} xdp off`")
+    for found in dict.fromkeys(inspection.filters):
+        what = f"device {name} has a tc filter of somebody else ({found})"
+        yield Finding(level=Level.WARN, what=what, mend=f"see `tc filter show dev {name} ingress`, and egress")
+
+
+def _judge_quiet(device: Device) -> Iterator[Finding]:
+    """A VM and the host's own stack must not meet on a port."""
+    name = device.ifname
+    if device.addresses:
+        what = f"the host has the address {device.addresses[0]} on port device {name}"
+        yield Finding(
+            level=Level.BAD, what=what, mend=f"`ip address flush dev {name}`; for the host use an internal port"
+        )
+    if device.arp:
+        what = f"the host answers ARP on port device {name}"
+        yield Finding(level=Level.BAD, what=what, mend=f"`ip link set dev {name} arp off`")
+    if device.ipv6:
+        what = f"the host speaks IPv6 on port device {name}"
+        mend = f"`echo 1 >/proc/sys/net/ipv6/conf/{name}/disable_ipv6`"
+        yield Finding(level=Level.BAD, what=what, mend=mend)

@@ -1,0 +1,93 @@
+"""The one place where effects meet the kernel and the disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from itertools import count
+
+from vxagent.core.effects import (
+    Attach,
+    ClearCounters,
+    DeleteRow,
+    Detach,
+    Effect,
+    FlushFdb,
+    MakeInternal,
+    PutRow,
+    RemoveInternal,
+    Save,
+    SetDevice,
+    inverse,
+)
+from vxagent.datapath.base import Datapath
+from vxagent.errors import VxagentError
+from vxagent.netlink.base import Links
+from vxagent.store.base import Store
+
+log = logging.getLogger(__name__)
+
+DIE_AFTER = "VXAGENT_DIE_AFTER"
+"""For tests only: an environment variable with a number n. The process ends, as by kill -9, right after the n-th
+effect that it applies (from 1), so that a test can see what the next agent makes of a change cut in two."""
+
+_DEATH_CODE = 137  # what a shell shows for SIGKILL
+
+
+class Executor:
+    """Applies effects, through the three adapters, one thread at a time.
+
+    Attributes:
+        torn: an effect could not be undone, so the kernel may not be what the switch's state says.
+    """
+
+    def __init__(self, datapath: Datapath, links: Links, store: Store) -> None:
+        self._act: dict[type, Callable[..., object]] = {
+            Save: store.save,
+            PutRow: datapath.put,
+            DeleteRow: datapath.delete,
+            Attach: datapath.attach,
+            Detach: datapath.detach,
+            FlushFdb: datapath.flush,
+            ClearCounters: datapath.clear_counters,
+            SetDevice: links.set_device,
+            MakeInternal: links.make_internal,
+            RemoveInternal: links.remove_internal,
+        }
+        self.torn = False
+        self._die_after = int(os.environ.get(DIE_AFTER, "0"))
+        self._applied = count(1)
+
+    def run(self, effects: Iterable[Effect]) -> None:
+        """Apply effects in order. When one fails, undo those before it, last first, and raise its error.
+
+        Blocks: creating a link waits for the kernel (~8 ms each).
+
+        Raises:
+            HostError, StoreError: from the adapter; afterwards things are as before, but for what the log says.
+        """
+        done: list[Effect] = []
+        try:
+            for effect in effects:
+                self._apply(effect)
+                done.append(effect)
+        except BaseException:
+            self._undo(done)
+            raise
+
+    def _apply(self, effect: Effect) -> None:
+        self._act[type(effect)](effect)
+        if next(self._applied) == self._die_after:
+            os._exit(_DEATH_CODE)
+
+    def _undo(self, done: list[Effect]) -> None:
+        for effect in reversed(done):
+            opposite = inverse(effect)
+            if opposite is None:
+                continue
+            try:
+                self._act[type(opposite)](opposite)
+            except VxagentError as error:
+                self.torn = True
+                log.error("cannot undo %s: %s", effect, error)  # noqa: TRY400  # the trace would say nothing more

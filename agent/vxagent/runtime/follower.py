@@ -1,0 +1,182 @@
+"""Follows the devices: a port is attached when its device comes and pending when it goes, whatever else happens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+from vxagent.core.plan import Plan
+from vxagent.core.state import State
+from vxagent.core.switch import Draft
+from vxagent.model.device import Device
+from vxagent.netlink.base import LinkChange, Links
+from vxagent.runtime.changes import Changes, log_failed
+from vxagent.runtime.inbox import LinkInbox
+
+log = logging.getLogger(__name__)
+
+BATCH = 16
+"""Ports and uplinks whose devices change in one turn: some 8 ms each, so a command waits 0.15 s at most for it."""
+
+RETRY_S = 1.0
+
+
+class LinkFollower:
+    """Brings link events into the switch. A device that cannot be attached is logged, known and left alone."""
+
+    def __init__(self, changes: Changes, links: Links) -> None:
+        self._changes = changes
+        self._links = links
+        self._inbox = LinkInbox()
+        self._arrived = asyncio.Event()
+        self._failed: dict[int, str] = {}  # ifindex → why it could not be attached, already logged
+
+    async def watch(self) -> None:
+        """Have events come in from now on. Raises HostError."""
+        loop = asyncio.get_running_loop()
+
+        def tell(change: LinkChange | None) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._put, change)
+
+        await self._changes.blocking(partial(self._links.watch, tell))
+
+    async def follow(self) -> None:
+        """Take in events as they come, for ever."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._inbox:
+                try:
+                    await self._changes.in_turn(self.take)
+                except Exception as error:
+                    log_failed("link events", error)
+                    await asyncio.sleep(RETRY_S)
+
+    def try_all_again(self) -> None:
+        """Forget which devices could not be attached, and the events that wait: `read` follows."""
+        self._failed.clear()
+        self._inbox.clear()
+
+    async def read(self) -> None:
+        """In turn: read all devices; what differs from what is known waits as if it had been an event.
+
+        Raises:
+            HostError: it is tried again.
+        """
+        self._inbox.clear()
+        try:
+            devices = await self._changes.blocking(self._links.devices)
+        except BaseException:
+            self._put(None)
+            raise
+        for change in differences(self._changes.switch.state.devices, devices):
+            self._put(change)
+
+    async def take_all(self) -> None:
+        """In turn: take in all that waits. Raises HostError, as `read`."""
+        while self._inbox:
+            await self.take()
+
+    async def take(self) -> None:
+        """In turn: take in one batch of what waits. What a device does cannot make it fail.
+
+        Raises:
+            HostError: events were lost and the devices cannot be read.
+        """
+        if self._inbox.lost:
+            log.warning("link events were lost; reading all devices")
+            await self.read()
+        if not self._inbox:
+            return
+        state = self._changes.switch.state
+        batch = [change for change in self._inbox.take(BATCH, _costs(state)) if not is_known(state, change)]
+        for change in [c for c in batch if self._would_fail_again(c)]:
+            self._note(change)
+            batch.remove(change)
+        if len(batch) < 2 or not await self._succeeds(batch):
+            for change in batch:
+                await self._take_alone(change)
+
+    async def _succeeds(self, batch: list[LinkChange]) -> bool:
+        """Whether all of them together did; if not, nothing has changed."""
+        try:
+            await self._changes.run(partial(_link_changes, batch))
+        except Exception:
+            return False
+        for change in batch:
+            self._failed.pop(change.ifindex, None)
+        return True
+
+    async def _take_alone(self, change: LinkChange) -> None:
+        try:
+            await self._changes.run(partial(_link_changes, [change]))
+            self._failed.pop(change.ifindex, None)
+        except Exception as error:
+            self._log_once(change, error)
+            self._note(change)
+
+    def _put(self, change: LinkChange | None) -> None:
+        self._inbox.put(change)
+        self._arrived.set()
+
+    def _would_fail_again(self, change: LinkChange) -> bool:
+        """It failed before, and only what a failed attempt itself sets and sets back is another now. Trying at
+        such events would make the next ones, for ever."""
+        now = change.device
+        known = self._changes.switch.state.devices.get(now.ifname) if now is not None else None
+        if now is None or known is None or change.ifindex not in self._failed:
+            return False
+        return known == replace(now, up=known.up, arp=known.arp, ipv6=known.ipv6, promisc=known.promisc)
+
+    def _log_once(self, change: LinkChange, error: Exception) -> None:
+        """Once for each device and reason: it may fail again at every event."""
+        if self._failed.get(change.ifindex) != str(error):
+            self._failed[change.ifindex] = str(error)
+            log_failed(f"device {change.device.ifname if change.device is not None else change.ifindex}", error)
+
+    def _note(self, change: LinkChange) -> None:
+        """Know of a device and do nothing about it."""
+        switch = self._changes.switch
+        draft = switch.draft()
+        _link_changes([change], draft)
+        switch.commit(Plan(state=draft.state, effects=()))
+
+
+def device_names(state: State) -> set[str]:
+    """The devices that ports and uplinks ask for."""
+    return {*state.uplinks, *(state.device_name(port) for port in state.ports.values())}
+
+
+def differences(known: dict[str, Device], now: Iterable[Device]) -> list[LinkChange]:
+    """The events that lead from the devices that are known to those that are there now; what went comes first."""
+    there = {device.ifindex: device for device in now}
+    gone = {device.ifindex for device in known.values()} - there.keys()
+    changed = [device for device in there.values() if known.get(device.ifname) != device]
+    return [
+        *(LinkChange(ifindex=ifindex, device=None) for ifindex in sorted(gone)),
+        *(LinkChange(ifindex=device.ifindex, device=device) for device in changed),
+    ]
+
+
+def is_known(state: State, change: LinkChange) -> bool:
+    """The event tells nothing new."""
+    if change.device is not None:
+        return state.devices.get(change.device.ifname) == change.device
+    return all(device.ifindex != change.ifindex for device in state.devices.values())
+
+
+def _costs(state: State) -> Callable[[LinkChange], bool]:
+    """Tells whether an event may have a program attached or taken off."""
+    wanted = device_names(state)
+    running = {ifindex for ifindex, _ in state.attached.values()}
+    return lambda c: c.ifindex in running or (c.device is not None and c.device.ifname in wanted)
+
+
+def _link_changes(changes: Iterable[LinkChange], draft: Draft) -> None:
+    for change in changes:
+        draft.link_changed(change.ifindex, change.device)

@@ -1,0 +1,60 @@
+"""What the data plane reports, as lines in the log, and not more of them than somebody can read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from vxagent.core.state import State
+from vxagent.datapath.abi import EventType
+from vxagent.datapath.base import Event
+from vxagent.model.ids import int_to_mac
+
+log = logging.getLogger(__name__)
+
+LINES_PER_PERIOD = 20
+PERIOD_S = 10.0
+
+
+class Journal:
+    """Logs events, at most LINES_PER_PERIOD in PERIOD_S; how many it left out is a line of its own."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._written = 0
+        self._left_out = 0
+
+    def write(self, events: Iterable[Event], state: State, now: float) -> None:
+        """Log these events; `now` in seconds, of any clock that does not jump."""
+        if now - self._began >= PERIOD_S:
+            self._flush()
+            self._began, self._written = now, 0
+        names: tuple[dict[int, str], dict[int, str]] | None = None
+        for event in events:
+            if self._written >= LINES_PER_PERIOD:
+                self._left_out += 1
+                continue
+            names = names or (state.names("port"), state.names("segment"))
+            log.info("%s", describe(event, *names))
+            self._written += 1
+
+    def _flush(self) -> None:
+        if self._left_out:
+            log.info("%d more events were not written down", self._left_out)
+            self._left_out = 0
+
+
+def describe(event: Event, ports: dict[int, str], segments: dict[int, str]) -> str:
+    """One line; `ports` and `segments` are names by handle."""
+    port = ports.get(event.port, "?")
+    where = f"segment {segments.get(event.segment, '?')}"
+    mac = int_to_mac(event.mac)
+    match event.type:
+        case EventType.MAC_MOVED:
+            return f"MAC {mac} of {where} moved from port {ports.get(event.other_port, '?')} to {port}"
+        case EventType.LEARN_LIMITED:
+            return f"port {port} may learn no more MACs: {mac} of {where} was not learned"
+        case EventType.FDB_FULL:
+            return f"the FDB is full: {mac} of {where} on port {port} was not learned"
+        case other:
+            return f"event {other} of port {port} in {where}, MAC {mac}"

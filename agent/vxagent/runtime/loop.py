@@ -1,0 +1,242 @@
+"""The agent: takes commands and link events one at a time, lets the core decide, and has it done.
+
+commands (API) ──► change ─┐
+link events ─► follower ───┼─► changes ─► executor ─► kernel, store
+the clock ─► resync, age ──┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from vxagent.core.effects import MakeInternal
+from vxagent.core.reconcile import reconcile
+from vxagent.core.switch import Draft, Switch
+from vxagent.datapath.base import Datapath
+from vxagent.errors import VxagentError
+from vxagent.netlink.base import Links
+from vxagent.runtime.changes import Changes, log_failed
+from vxagent.runtime.config import Config
+from vxagent.runtime.executor import Executor
+from vxagent.runtime.follower import LinkFollower, device_names
+from vxagent.runtime.journal import Journal
+from vxagent.runtime.losses import EgressLosses
+from vxagent.store.base import Store
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+RESYNC_S = 60.0
+EVENTS_S = 1.0
+AGEING_STEPS = 10
+AGEING_SHORTEST_S, AGEING_LONGEST_S = 1.0, 30.0
+
+
+class Agent:
+    """Owns the switch of one host.
+
+    Attributes:
+        datapath, links, store: the adapters; for reading, inside `read`.
+        config: the settings that it goes by.
+        started: time.monotonic() when it became ready.
+        ready: the switch forwards as desired.
+        taken_off: `down` was done.
+        ended: set when `stop` or `down` is done.
+    """
+
+    def __init__(
+        self, *, datapath: Datapath, links: Links, store: Store, config: Config, read_config: Callable[[], Config]
+    ) -> None:
+        self.datapath = datapath
+        self.links = links
+        self.store = store
+        self.config = config
+        self.started = time.monotonic()
+        self.ready = False
+        self.taken_off = False
+        self.ended = asyncio.Event()
+        self._read_config = read_config
+        self._changes = Changes(Switch({}), Executor(datapath, links, store), EgressLosses(links))
+        self._follower = LinkFollower(self._changes, links)
+        self._journal = Journal()
+        self._background: list[asyncio.Task[None]] = []
+
+    # What the API calls
+
+    @property
+    def switch(self) -> Switch:
+        """What is desired and what is done; for reading."""
+        return self._changes.switch
+
+    async def change(self, make: Callable[[Draft], T]) -> T:
+        """Run one command and return what `make` returned, once it is done.
+
+        Args:
+            make: says what shall be, on a draft; it must not block.
+
+        Raises:
+            VxagentError: refused or failed; nothing has changed then.
+        """
+
+        async def work() -> T:
+            await self._follower.take()  # what is known of the devices should be no older than the command
+            return await self._changes.run(make)
+
+        return await self._changes.in_turn(work)
+
+    async def act(self, fn: Callable[[], T]) -> T:
+        """Call what changes the kernel but not what is desired, when its turn comes.
+
+        Raises:
+            HostError: from the adapter.
+        """
+        return await self._changes.in_turn(partial(self._changes.blocking, fn))
+
+    async def read(self, fn: Callable[[], T]) -> T:
+        """Call what blocks and reads, off the event loop and beside the changes."""
+        return await self._changes.reading(fn)
+
+    def egress_failed(self) -> dict[str, int]:
+        """Port id → frames for the VM that its device took and lost. Blocks: call it inside `read`."""
+        return self._changes.losses.by_port(self.switch.state)
+
+    async def reload(self) -> None:
+        """Read the config anew, swap the programs and make the kernel once more what is desired.
+
+        Raises:
+            Invalid, HostError: the switch goes on as it was.
+        """
+        await self._changes.in_turn(self._reload)
+
+    async def stop(self) -> None:
+        """End; the kernel goes on forwarding."""
+        await self._changes.in_turn(self._end)
+
+    async def down(self) -> None:
+        """Take the switch off the devices, then end; what is desired stays.
+
+        Raises:
+            HostError: something could not be taken off.
+        """
+        await self._changes.in_turn(self._down)
+
+    # From start to end
+
+    async def start(self) -> None:
+        """Make the kernel what is desired, and follow the devices from now on.
+
+        Raises:
+            StoreError, HostError: the switch goes on as before, without an agent.
+        """
+        await self._changes.in_turn(self._start)
+
+    async def _start(self) -> None:
+        blocking = self._changes.blocking
+        try:
+            self._changes.switch = Switch(await blocking(self.store.load), host=self.config.host)
+            await blocking(self.datapath.open)
+            await self._follower.watch()
+            await self._reconcile()
+        except BaseException:
+            await self._close()
+            raise
+        works = (
+            self._follower.follow(),
+            _repeat("resync", lambda: RESYNC_S, self._resync),
+            _repeat("ageing", lambda: ageing_interval(self.switch.state.ageing_s), self._age),
+            _repeat("journal", lambda: EVENTS_S, self._write_journal),
+        )
+        self._background = [asyncio.create_task(work) for work in works]
+        self.started = time.monotonic()
+        self.ready = True
+
+    async def _down(self) -> None:
+        await self._changes.run(Draft.take_off)
+        try:
+            await self._changes.blocking(self.datapath.destroy)
+            self.taken_off = True
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        self.ready = False
+        for task in self._background:
+            task.cancel()
+        for task in self._background:
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._close()
+        self.ended.set()
+
+    async def _close(self) -> None:
+        await self._changes.end((self.links.close, self.datapath.close, self.store.close))
+
+    # Making the kernel what is desired
+
+    async def _reload(self) -> None:
+        config = self._read_config()
+        await self._changes.blocking(self.datapath.reload)
+        if config.metrics_listen != self.config.metrics_listen:
+            log.warning("metrics_listen changes at the next start")
+        self.config = config
+        self.switch.state = replace(self.switch.state, host=config.host)
+        await self._reconcile()
+
+    async def _reconcile(self) -> None:
+        """First what runs already, all or nothing; then device by device what does not run yet, so that one bad
+        device keeps no other from being attached."""
+        self._follower.try_all_again()
+        devices, rows, attached = await self._changes.blocking(
+            lambda: (self.links.devices(), self.datapath.rows(), self.datapath.attached())
+        )
+        wanted = device_names(self.switch.state)
+        running = [d for d in devices if d.ifname not in wanted or d.ifindex in attached.values()]
+        plan = reconcile(self.switch, running, rows, attached, ageing_s=self.config.ageing_s)
+        internal = [effect for effect in plan.effects if isinstance(effect, MakeInternal)]
+        others = tuple(effect for effect in plan.effects if not isinstance(effect, MakeInternal))
+        await self._changes.perform(replace(plan, effects=others))
+        for effect in internal:
+            try:
+                await self._changes.blocking(partial(self._changes.apply, (effect,)))
+            except VxagentError as error:
+                log_failed(f"internal port {effect.pair.ifname}", error)
+        self._changes.executor.torn = False
+        await self._follower.read()
+        await self._follower.take_all()
+
+    # What happens by the clock
+
+    async def _resync(self) -> None:
+        """The net under the link events, and under a change that could not be undone."""
+        torn = self._changes.executor.torn
+        await self._changes.in_turn(self._reconcile if torn else self._follower.read)
+
+    async def _age(self) -> None:
+        await self._changes.blocking(self.datapath.age)
+
+    async def _write_journal(self) -> None:
+        events = await self.read(self.datapath.events)
+        self._journal.write(events, self.switch.state, time.monotonic())
+
+
+def ageing_interval(ageing_s: int) -> float:
+    """Seconds between two looks at what has aged; entries that are too old count as absent without it."""
+    return max(AGEING_SHORTEST_S, min(ageing_s / AGEING_STEPS, AGEING_LONGEST_S)) if ageing_s else AGEING_LONGEST_S
+
+
+async def _repeat(what: str, interval: Callable[[], float], work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Work for ever, at intervals; what fails is tried again."""
+    while True:
+        await asyncio.sleep(interval())
+        try:
+            await work()
+        except Exception as error:
+            log_failed(what, error)

@@ -1,0 +1,266 @@
+"""Prometheus metrics: desired state and the kernel's counters, read at the scrape.
+
+Cardinality is bounded by ports × segments of a port × drop reasons; nothing is labelled with a MAC. Counters
+of a port start again when it is plugged in anew, which Prometheus takes for the reset that it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.status import HTTP_503_SERVICE_UNAVAILABLE
+
+from vxagent.core.state import State
+from vxagent.core.tables import Table
+from vxagent.datapath.abi import reason_label
+from vxagent.datapath.base import Datapath, Drop, Learning, Traffic
+from vxagent.datapath.maps import Sizes
+from vxagent.errors import VxagentError
+from vxagent.model.port import PortState
+from vxagent.runtime.loop import Agent
+from vxagent.runtime.views import VERDICTS, VERSION
+
+PLACE = ("port", "segment", "tenant")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One port or uplink in one segment (None: frames that belong to none), and what it counted there."""
+
+    port: str
+    segment: str | None
+    tenant: str
+    traffic: Traffic
+    dropped_packets: int
+    dropped_bytes: int
+
+    @property
+    def labels(self) -> tuple[str, str, str]:
+        """Values of PLACE."""
+        return self.port, self.segment or "", self.tenant
+
+
+def create_metrics_app(agent: Agent) -> Starlette:
+    """What is served at `metrics_listen`: GET /metrics, nothing else."""
+    return Starlette(routes=[metrics_route(agent)])
+
+
+def metrics_route(agent: Agent) -> Route:
+    """GET /metrics of an agent."""
+    registry = create_registry(lambda: agent.switch.state, agent.datapath, agent.egress_failed)
+
+    async def serve(_: Request) -> Response:
+        try:
+            text = await agent.read(partial(generate_latest, registry))
+        except VxagentError as exc:
+            return PlainTextResponse(f"{exc}\n", HTTP_503_SERVICE_UNAVAILABLE)
+        return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
+
+    return Route("/metrics", serve, methods=["GET"])
+
+
+def create_registry(
+    state: Callable[[], State], datapath: Datapath, egress_failed: Callable[[], dict[str, int]]
+) -> CollectorRegistry:
+    """The metrics of a switch and of this process. Collecting them blocks.
+
+    Args:
+        state: gives the snapshot of the switch.
+        datapath: where the counters are.
+        egress_failed: port id → frames that its device took and lost.
+    """
+    registry = CollectorRegistry()
+    registry.register(_SwitchCollector(state, datapath, egress_failed))
+    ProcessCollector(namespace="vxagent", registry=registry)
+    return registry
+
+
+class _SwitchCollector(Collector):
+    def __init__(
+        self, state: Callable[[], State], datapath: Datapath, egress_failed: Callable[[], dict[str, int]]
+    ) -> None:
+        self._state = state
+        self._datapath = datapath
+        self._egress_failed = egress_failed
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not read the kernel."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything, from one snapshot."""
+        state = self._state()
+        drops = self._datapath.drops()
+        places = _places(state, self._datapath, drops)
+        yield _gauge("vxagent_build_info", "Version of the agent.", ("version",), [((VERSION,), 1)])
+        yield from _sizes(state, self._datapath, drops)
+        yield from _port_states(state)
+        yield from _traffic(places)
+        yield from _drops(state, drops)
+        ids = list(state.ports)
+        learning = self._datapath.learning([state.handle_of_port(port_id) for port_id in ids])
+        yield from _learning(ids, learning)
+        yield _counter(
+            "vxagent_port_egress_failed_packets",
+            "Frames for the VM that its device took and lost.",
+            ("port",),
+            [((port_id,), lost) for port_id, lost in self._egress_failed().items()],
+        )
+
+
+def _places(state: State, datapath: Datapath, drops: Sequence[Drop]) -> list[Place]:
+    dropped: Counter[tuple[int, int]] = Counter()
+    dropped_bytes: Counter[tuple[int, int]] = Counter()
+    for drop in drops:
+        dropped[drop.port, drop.segment] += drop.packets
+        dropped_bytes[drop.port, drop.segment] += drop.bytes
+    wanted = [
+        (name, segment, index)
+        for name in (*state.ports, *state.uplinks)
+        for segment, index in state.counters_of(name).items()
+    ]
+    traffic = datapath.traffic([index for _, _, index in wanted])
+    found = []
+    for (name, segment, _), counted in zip(wanted, traffic, strict=True):
+        at = (state.numbers.number("port", name), state.numbers.number("segment", segment) if segment else 0)
+        if segment is None and not dropped[at] and not any(counted.packets):
+            continue  # frames of no segment are rare, and most ports never see one
+        tenant = state.segments[segment].tenant if segment else ""
+        found.append(Place(name, segment, tenant, counted, dropped[at], dropped_bytes[at]))
+    return found
+
+
+def _traffic(places: Sequence[Place]) -> Iterator[Metric]:
+    def counter(name: str, does: str, value: Callable[[Place], int]) -> Metric:
+        return _counter(name, does, PLACE, [(place.labels, value(place)) for place in places])
+
+    yield counter(
+        "vxagent_port_receive_packets",
+        "Frames that came in from the VM or the physical network, dropped ones too.",
+        lambda p: sum(p.traffic.packets) + p.dropped_packets,
+    )
+    yield counter(
+        "vxagent_port_receive_bytes",
+        "Bytes of frames that came in, dropped ones too.",
+        lambda p: sum(p.traffic.bytes) + p.dropped_bytes,
+    )
+    yield counter(
+        "vxagent_port_transmit_packets", "Frames handed to the port's device.", lambda p: p.traffic.tx_packets
+    )
+    yield counter(
+        "vxagent_port_transmit_bytes", "Bytes of frames handed to the port's device.", lambda p: p.traffic.tx_bytes
+    )
+    yield counter(
+        "vxagent_port_copies",
+        "Copies made of the frames that came in: 1 a forward, n a flood.",
+        lambda p: p.traffic.copies,
+    )
+    yield _counter(
+        "vxagent_port_verdict_packets",
+        "Frames that came in, by what the data plane decided; drops stand in vxagent_drop_packets_total.",
+        (*PLACE, "verdict"),
+        [
+            ((*place.labels, verdict), place.traffic.packets[number])
+            for place in places
+            for number, verdict in enumerate(VERDICTS)
+        ],
+    )
+
+
+def _drops(state: State, drops: Sequence[Drop]) -> Iterator[Metric]:
+    ports, segments = state.names("port"), state.names("segment")
+    samples = []
+    for drop in drops:
+        segment = segments.get(drop.segment, "")
+        tenant = state.segments[segment].tenant if segment else ""
+        samples.append(((ports.get(drop.port, ""), segment, tenant, reason_label(drop.reason)), drop))
+    labels = (*PLACE, "reason")
+    yield _counter(
+        "vxagent_drop_packets", "Frames dropped, by reason.", labels, [(at, drop.packets) for at, drop in samples]
+    )
+    yield _counter(
+        "vxagent_drop_bytes", "Bytes of frames dropped, by reason.", labels, [(at, drop.bytes) for at, drop in samples]
+    )
+
+
+def _learning(ids: Sequence[str], learning: Sequence[Learning]) -> Iterator[Metric]:
+    pairs = list(zip(ids, learning, strict=True))
+    port = ("port",)
+    yield _gauge(
+        "vxagent_port_learned_macs", "MACs that the port has learned.", port, [((i,), has.entries) for i, has in pairs]
+    )
+    yield _counter(
+        "vxagent_port_learn_limited_packets",
+        "Frames whose source was not learned because the port's quota was used up.",
+        port,
+        [((i,), has.limited) for i, has in pairs],
+    )
+    yield _counter(
+        "vxagent_port_moved_macs", "MACs that came from another port.", port, [((i,), has.moved) for i, has in pairs]
+    )
+
+
+def _port_states(state: State) -> Iterator[Metric]:
+    states = {name: state.port_state(name)[0] for name in state.ports}
+    states |= {name: state.uplink_state(name)[0] for name in state.uplinks}
+    yield _gauge(
+        "vxagent_port_up",
+        "1 where the port or uplink forwards.",
+        ("port",),
+        [((name,), int(is_ is PortState.UP)) for name, is_ in states.items()],
+    )
+    yield _gauge("vxagent_ports", "Ports on this host.", (), [((), len(state.ports))])
+    yield _gauge("vxagent_segments", "Segments on this host.", (), [((), len(state.segments))])
+
+
+def _sizes(state: State, datapath: Datapath, drops: Sequence[Drop]) -> Iterator[Metric]:
+    fdb = datapath.fdb_count()
+    yield _gauge("vxagent_fdb_entries", "Entries of the FDB, learned and static.", (), [((), fdb)])
+    rows = Counter(table for table, _ in state.rows)
+    counters = sum(space == "counter" for space, _ in state.numbers.given)
+    sizes = Sizes()
+    maps = {
+        "ports": (rows[Table.PORTS], sizes.ports),
+        "segments": (rows[Table.SEGMENTS], sizes.segments),
+        "devices": (rows[Table.DEVICES], sizes.ports),
+        "vids": (rows[Table.VIDS], sizes.memberships),
+        "members": (rows[Table.MEMBERS], sizes.memberships),
+        "slots": (rows[Table.SLOTS], sizes.memberships),
+        "fdb": (fdb, sizes.fdb),
+        "traffic": (counters, sizes.counters),
+        "drops": (len(drops), sizes.drops),
+    }
+    label = ("map",)
+    yield _gauge("vxagent_map_entries", "Entries in use.", label, [((m,), used) for m, (used, _) in maps.items()])
+    yield _gauge(
+        "vxagent_map_size", "Entries that there is room for.", label, [((m,), n) for m, (_, n) in maps.items()]
+    )
+
+
+Samples = Iterable[tuple[tuple[str, ...], int]]
+
+
+def _counter(name: str, does: str, labels: tuple[str, ...], samples: Samples) -> Metric:
+    """A counter; `_total` is appended to the name in the exposition."""
+    family = CounterMetricFamily(name, does, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _gauge(name: str, does: str, labels: tuple[str, ...], samples: Samples) -> Metric:
+    family = GaugeMetricFamily(name, does, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family

@@ -1,0 +1,40 @@
+"""`down` where no agent lives."""
+
+from __future__ import annotations
+
+from vxagent.core.plan import Plan
+from vxagent.core.switch import Switch
+from vxagent.datapath.base import Datapath
+from vxagent.netlink.base import Links
+from vxagent.runtime.executor import Executor
+from vxagent.store.base import Store
+
+
+def take_off(store: Store, datapath: Datapath, links: Links | None) -> None:
+    """Let go of every device, put it back as it was, and remove all that is in the kernel.
+
+    Args:
+        store: what is desired, which stays.
+        datapath: not open.
+        links: None when the devices are gone with their namespace.
+
+    Raises:
+        VxagentError: something could not be taken off.
+    """
+    if links is not None:
+        datapath.open(replace=False)
+        plan = _plan(Switch(store.load()), datapath, links)
+        Executor(datapath, links, store).run(plan.effects)
+    datapath.destroy()
+
+
+def _plan(switch: Switch, datapath: Datapath, links: Links) -> Plan:
+    draft = switch.draft()
+    devices = links.devices()
+    names = {device.ifindex: device.ifname for device in devices}
+    draft.links_read(devices)
+    draft.state.attached = {
+        handle: (ifindex, names.get(ifindex, "")) for handle, ifindex in datapath.attached().items()
+    }
+    draft.take_off()
+    return draft.plan()

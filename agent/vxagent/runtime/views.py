@@ -1,0 +1,282 @@
+"""What the agent shows: desired state and the kernel's counters, joined at the call.
+
+Every function takes a snapshot of the switch and reads the data path; it may block, so the agent calls it
+off the event loop. Long lists come in batches, so that nobody holds 100,000 entries at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import islice
+from typing import TypeVar
+
+from msgspec.structs import asdict
+
+from vxagent.core.state import State
+from vxagent.core.tables import Origin
+from vxagent.datapath.abi import COUNTED_VERDICTS, Verdict, reason_label
+from vxagent.datapath.base import Datapath, Drop, Traffic
+from vxagent.model.ids import int_to_mac
+from vxagent.model.port import Port
+from vxagent.model.segment import Segment
+from vxagent.protocol.answers import (
+    DropView,
+    FdbView,
+    MembershipView,
+    PortDetail,
+    PortView,
+    SegmentDetail,
+    SegmentView,
+    UplinkView,
+)
+
+VERSION = version("vxagent")
+PORT_BATCH = 256
+FDB_BATCH = 4096
+HOOK = "tc"  # the only one that forwards so far
+ORIGINS = {origin: origin.name.lower() for origin in Origin}
+VERDICTS = tuple(Verdict(number).name.lower() for number in range(COUNTED_VERDICTS))
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Frames of one port, uplink or segment. rx is every frame that came in, also those that were dropped."""
+
+    rx_packets: int
+    rx_bytes: int
+    tx_packets: int
+    tx_bytes: int
+    drops: int
+    copies: int
+    verdicts: tuple[int, ...]
+
+
+def add_up(traffic: Sequence[Traffic], drops: Sequence[Drop]) -> Sums:
+    """One sum of several counters."""
+    dropped = sum(d.packets for d in drops)
+    return Sums(
+        rx_packets=sum(sum(t.packets) for t in traffic) + dropped,
+        rx_bytes=sum(sum(t.bytes) for t in traffic) + sum(d.bytes for d in drops),
+        tx_packets=sum(t.tx_packets for t in traffic),
+        tx_bytes=sum(t.tx_bytes for t in traffic),
+        drops=dropped,
+        copies=sum(t.copies for t in traffic),
+        verdicts=tuple(sum(t.packets[v] for t in traffic) for v in range(COUNTED_VERDICTS)),
+    )
+
+
+def sums_of(state: State, datapath: Datapath, names: Sequence[str], drops: Mapping[int, Sequence[Drop]]) -> list[Sums]:
+    """The sums of these ports and uplinks, in that order; `drops` is by port handle."""
+    counters = [list(state.counters_of(name).values()) for name in names]
+    traffic = iter(datapath.traffic([index for indices in counters for index in indices]))
+    handles = [state.numbers.number("port", name) for name in names]
+    return [
+        add_up(list(islice(traffic, len(indices))), drops.get(handle, []))
+        for handle, indices in zip(handles, counters, strict=True)
+    ]
+
+
+def drops_by_port(datapath: Datapath) -> dict[int, list[Drop]]:
+    """Port handle → its drop counters."""
+    found: dict[int, list[Drop]] = {}
+    for drop in datapath.drops():
+        found.setdefault(drop.port, []).append(drop)
+    return found
+
+
+def by_reason(drops: Sequence[Drop]) -> dict[str, int]:
+    """Reason → packets."""
+    found: Counter[str] = Counter()
+    for drop in drops:
+        found[reason_label(drop.reason)] += drop.packets
+    return dict(found)
+
+
+# --- segments ------------------------------------------------------------------------------------
+
+
+def segment_views(state: State) -> list[SegmentView]:
+    """All segments, by name."""
+    ports = ports_by_segment(state)
+    return [_segment(segment, ports.get(name, [])) for name, segment in sorted(state.segments.items())]
+
+
+def segment_detail(state: State, datapath: Datapath, name: str) -> SegmentDetail:
+    """One segment with its traffic. Raises NotFound."""
+    handle = state.handle_of_segment(name)
+    segment = state.segments[name]
+    members = [*state.ports, *state.uplinks]
+    counters = [index for member in members for of, index in state.counters_of(member).items() if of == name]
+    drops = [drop for drop in datapath.drops() if drop.segment == handle]
+    sums = add_up(datapath.traffic(counters), drops)
+    origins = Counter(entry.origin for entry in datapath.fdb(segment=handle))
+    return SegmentDetail(
+        **asdict(_segment(segment, ports_by_segment(state).get(name, []))),
+        uplinks=sorted(state.uplinks) if segment.vlan is not None else [],
+        fdb_entries={label: origins[origin] for origin, label in ORIGINS.items()},
+        rx_packets=sums.rx_packets,
+        rx_bytes=sums.rx_bytes,
+        tx_packets=sums.tx_packets,
+        tx_bytes=sums.tx_bytes,
+        drops=by_reason(drops),
+    )
+
+
+def ports_by_segment(state: State) -> dict[str, list[str]]:
+    """Segment → ids of its ports, sorted."""
+    found: dict[str, list[str]] = {}
+    for port_id in sorted(state.ports):
+        for segment, _ in state.ports[port_id].memberships:
+            found.setdefault(segment, []).append(port_id)
+    return found
+
+
+def _segment(segment: Segment, ports: list[str]) -> SegmentView:
+    return SegmentView(
+        name=segment.name,
+        tenant=segment.tenant,
+        vlan=segment.vlan,
+        vni=segment.vni,
+        mtu=segment.mtu,
+        unknown_unicast=segment.unknown_unicast,
+        ports=ports,
+    )
+
+
+# --- ports and uplinks ---------------------------------------------------------------------------
+
+
+def port_views(
+    state: State, datapath: Datapath, egress_failed: Callable[[], Mapping[str, int]]
+) -> Iterator[list[PortView]]:
+    """All ports, by id, in batches; `egress_failed` gives the frames that their devices lost, by id."""
+    drops, lost = drops_by_port(datapath), egress_failed()
+    for ids in batches(sorted(state.ports), PORT_BATCH):
+        sums = sums_of(state, datapath, ids, drops)
+        yield [_port(state, state.ports[i], own, lost.get(i, 0)) for i, own in zip(ids, sums, strict=True)]
+
+
+def port_detail(
+    state: State, datapath: Datapath, egress_failed: Callable[[], Mapping[str, int]], port_id: str
+) -> PortDetail:
+    """One port with all that is known of it. Raises NotFound."""
+    handle = state.handle_of_port(port_id)
+    port = state.ports[port_id]
+    drops = drops_by_port(datapath)
+    [sums] = sums_of(state, datapath, [port_id], drops)
+    [learning] = datapath.learning([handle])
+    return PortDetail(
+        **asdict(_port(state, port, sums, egress_failed().get(port_id, 0))),
+        why=state.port_state(port_id)[1],
+        hook_asked=port.hook,
+        max_macs=port.max_macs,
+        learned=learning.entries,
+        limited=learning.limited,
+        moved=learning.moved,
+        full=learning.full,
+        verdicts=dict(zip(VERDICTS, sums.verdicts, strict=True)),
+        copies=sums.copies,
+        drops_by_reason=by_reason(drops.get(handle, [])),
+    )
+
+
+def _port(state: State, port: Port, sums: Sums, egress_failed: int) -> PortView:
+    return PortView(
+        id=port.id,
+        ifname=port.ifname,
+        state=state.port_state(port.id)[0],
+        mode=port.mode,
+        segments=[MembershipView(segment=segment, vid=vid or None) for segment, vid in port.memberships],
+        macs=list(port.macs),
+        ips=list(port.ips),
+        hook=HOOK,
+        isolated=port.isolated,
+        trusted=port.trusted,
+        rx_packets=sums.rx_packets,
+        rx_bytes=sums.rx_bytes,
+        tx_packets=sums.tx_packets,
+        tx_bytes=sums.tx_bytes,
+        drops=sums.drops,
+        egress_failed=egress_failed,
+    )
+
+
+def uplink_views(state: State, datapath: Datapath) -> list[UplinkView]:
+    """All uplinks, by device."""
+    names = sorted(state.uplinks)
+    found = []
+    for ifname, sums in zip(names, sums_of(state, datapath, names, drops_by_port(datapath)), strict=True):
+        port_state, why = state.uplink_state(ifname)
+        found.append(
+            UplinkView(
+                ifname=ifname,
+                state=port_state,
+                hook=HOOK,
+                rx_packets=sums.rx_packets,
+                tx_packets=sums.tx_packets,
+                rx_bytes=sums.rx_bytes,
+                tx_bytes=sums.tx_bytes,
+                drops=sums.drops,
+                why=why,
+            )
+        )
+    return found
+
+
+# --- FDB and drops -------------------------------------------------------------------------------
+
+
+def fdb_views(state: State, datapath: Datapath, segment: str | None) -> Iterator[list[FdbView]]:
+    """The FDB, of one segment or all, in batches. Raises NotFound."""
+    only = None if segment is None else state.handle_of_segment(segment)
+    segments = {number: state.segments[name] for number, name in state.names("segment").items()}
+    ports = state.names("port")
+    for entries in batches(datapath.fdb(segment=only), FDB_BATCH):
+        yield [
+            FdbView(
+                segment=at.name,
+                tenant=at.tenant,
+                mac=int_to_mac(entry.mac),
+                port=ports.get(entry.port),
+                vtep=None,
+                origin=ORIGINS[entry.origin],
+                age_s=None if entry.age_s is None else round(entry.age_s, 1),
+            )
+            for entry in entries
+            if (at := segments.get(entry.segment)) is not None
+        ]
+
+
+def drop_views(state: State, datapath: Datapath, port: str | None) -> list[DropView]:
+    """Drop counters, of one port or uplink or all, the largest first. Raises NotFound."""
+    only = None if port is None else handle_of(state, port)
+    ports, segments = state.names("port"), state.names("segment")
+    found = [
+        DropView(
+            port=ports.get(drop.port),
+            segment=segments.get(drop.segment),
+            reason=reason_label(drop.reason),
+            packets=drop.packets,
+            bytes=drop.bytes,
+        )
+        for drop in datapath.drops()
+        if drop.packets and only in (None, drop.port)
+    ]
+    return sorted(found, key=lambda v: (-v.packets, v.port or "", v.segment or "", v.reason))
+
+
+def handle_of(state: State, name: str) -> int:
+    """The handle of a port or an uplink. Raises NotFound."""
+    return state.handle_of_uplink(name) if name in state.uplinks else state.handle_of_port(name)
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of at most `size`."""
+    it = iter(items)
+    while batch := list(islice(it, size)):
+        yield batch
