@@ -1,0 +1,5 @@
+"""`python -m vxagent_cli`"""
+
+from vxagent_cli.app import main
+
+main()
