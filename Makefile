@@ -1,0 +1,149 @@
+# Debian 12, git and make are all that must be there. As root or with sudo; no target calls sudo.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# What is installed when it is missing:
+#   python3-venv     .venv                  python3-bpfcc            the compiler of bpf/
+#   linux-libc-dev   <linux/*.h> for bpf/   gcc libc6-dev            the test of abi.h against abi.py
+#   clang-format     make check             iproute2 iputils-ping    the lab and the tests in it
+#   iperf3           make demo
+PACKAGES := python3-venv python3-bpfcc linux-libc-dev gcc libc6-dev clang-format iproute2 iputils-ping iperf3
+
+PY := .venv/bin/python
+# The tree's path is part of the name: a copied tree sets itself up anew instead of running the old one's code.
+STAMPS := .venv/.stamps$(subst /,-,$(CURDIR))
+SOURCES := agent cli tests packaging
+BYTECODE := agent/vxagent/bytecode
+BYTECODE_FROM := $(shell find bpf -name '*.[ch]') $(wildcard agent/vxagent/datapath/compiler.py agent/vxagent/datapath/source.py)
+
+# Caches of the checkers: for each user apart, and outside a tree that the user may not write to.
+CACHE := $(shell if [ -w .venv ]; then echo .venv/.cache; else echo $${TMPDIR:-/tmp}/vxagent-cache; fi)-$(shell id -u)
+export RUFF_CACHE_DIR := $(CACHE)/ruff
+export MYPY_CACHE_DIR := $(CACHE)/mypy
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
+PYTEST := $(PY) -m pytest -o cache_dir=$(abspath $(CACHE))/pytest
+
+define need_root
+@[ "$$(id -u)" = 0 ] || { echo "make $@ needs root: run it as root or with sudo" >&2; exit 1; }
+endef
+
+.PHONY: help
+help: ## List the targets (the default)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# -- Set-up ------------------------------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: build ## Install what is missing: Debian packages, .venv, vxagent itself, bytecode; safe to run again
+
+.PHONY: packages
+packages:
+	@missing=$$(comm -13 \
+	    <(dpkg-query -W -f '$${db:Status-Abbrev}$${Package}\n' $(PACKAGES) 2>/dev/null | sed -n 's/^ii *//p' | sort -u) \
+	    <(printf '%s\n' $(PACKAGES) | sort) | xargs); \
+	[ -n "$$missing" ] || exit 0; \
+	[ "$$(id -u)" = 0 ] || { echo "make: missing Debian packages: $$missing; run \`make setup\` as root" >&2; exit 1; }; \
+	echo "Installing $$missing"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+
+$(PY): | packages
+	@echo "Making .venv"
+	@/usr/bin/python3 -m venv .venv
+
+# pip's words go to a log: they may name an index that is nobody else's business.
+$(STAMPS)/python: pyproject.toml | $(PY)
+	@echo "Installing Python packages into .venv"
+	@mkdir -p $(@D)
+	@pip() { $(PY) -m pip install --disable-pip-version-check --no-input --quiet "$$@" >>.venv/pip.log 2>&1; }; \
+	: >.venv/pip.log; \
+	pip hatchling editables && pip --no-build-isolation --editable '.[dev]' \
+	    || { echo "make: pip failed, .venv/pip.log says why" >&2; exit 1; }
+	@touch $@
+
+$(STAMPS)/bytecode: $(BYTECODE_FROM) $(if $(wildcard $(BYTECODE)/*),,no-bytecode) | $(STAMPS)/python
+	@echo "Compiling bpf/"
+	@$(PY) -m vxagent.datapath.source build
+	@touch $@
+
+.PHONY: no-bytecode
+no-bytecode:
+
+.PHONY: build
+build: $(STAMPS)/bytecode ## Compile bpf/ into the bytecode that the agent and the wheel carry
+
+.PHONY: install
+install: setup ## Link .venv/bin/vxagent into /usr/local/bin
+	$(need_root)
+	@ln -sfn $(CURDIR)/.venv/bin/vxagent /usr/local/bin/vxagent
+	@echo "/usr/local/bin/vxagent -> $(CURDIR)/.venv/bin/vxagent"
+
+.PHONY: uninstall
+uninstall: ## Remove that link
+	$(need_root)
+	@if [ "$$(readlink /usr/local/bin/vxagent)" = $(CURDIR)/.venv/bin/vxagent ]; then rm /usr/local/bin/vxagent; \
+	else echo "/usr/local/bin/vxagent is not this tree's; left as it is"; fi
+
+.PHONY: wheel
+wheel: setup ## Build dist/vxagent-*.whl, bytecode included
+	@$(PY) -m pip wheel --disable-pip-version-check --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
+# -- Checks and tests --------------------------------------------------------------------------------------------------
+
+CHECKS := check-format check-lint check-c check-types check-imports check-unit
+
+.PHONY: check $(CHECKS)
+check: setup ## Format, lint, types, import contracts and unit tests; without root, under a minute
+	@$(MAKE) --jobs $$(nproc) --output-sync=target $(CHECKS)
+
+check-format:
+	@$(PY) -m ruff format --check --quiet $(SOURCES) || { echo "make: run \`make format\`" >&2; exit 1; }
+
+check-lint:
+	@$(PY) -m ruff check --quiet $(SOURCES)
+
+check-c:
+	@clang-format --dry-run -Werror --style=file $$(find bpf -maxdepth 1 -name '*.[ch]')
+
+check-types:
+	@$(PY) -m mypy --no-error-summary
+
+check-imports:
+	@said=$$($(PY) .venv/bin/lint-imports --no-logo --cache-dir $(CACHE)/import-linter) || { echo "$$said"; exit 1; }
+
+check-unit:
+	@$(PYTEST) -q tests/unit
+
+.PHONY: format
+format: setup ## Format Python and C, and mend what the linter can
+	@$(PY) -m ruff check --quiet --fix-only $(SOURCES)
+	@$(PY) -m ruff format --quiet $(SOURCES)
+	@clang-format -i --style=file $$(find bpf -maxdepth 1 -name '*.[ch]')
+
+.PHONY: test
+test: ## make check, then every test there is, on real devices; root
+	$(need_root)
+	@$(MAKE) check
+	@$(PYTEST) tests/bpf tests/netns
+
+.PHONY: demo
+demo: ## The switch at work in a lab of network namespaces; under a minute, leaves nothing behind; root
+	$(need_root)
+	@$(MAKE) setup
+	@exec $(PY) -m vxagent.lab.demo
+
+.PHONY: scale
+scale: ## Measure start, attach, apply of 1,000 ports, memory and lists of 100,000 entries; root
+	$(need_root)
+	@$(MAKE) setup
+	@exec $(PY) tests/scale/measure.py
+
+.PHONY: clean
+clean: ## Remove what the other targets made, .venv too
+	@rm -rf .venv dist build $(BYTECODE)
+	@find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,98 @@
+"""A row that is written to the kernel and read back is the same row."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vxagent.core.tables import (
+    DeviceRow,
+    FdbFlag,
+    FdbRow,
+    MembershipRow,
+    Origin,
+    PortFlag,
+    PortMode,
+    PortRow,
+    Row,
+    SegmentFlag,
+    SegmentRow,
+    SettingsRow,
+    Table,
+    fdb_key,
+)
+from vxagent.datapath import abi, codec, maps
+
+u16, u32, u64 = (st.integers(0, (1 << bits) - 1) for bits in (16, 32, 64))
+
+
+def _flags(kind: type[PortFlag] | type[SegmentFlag] | type[FdbFlag]) -> st.SearchStrategy[int]:
+    return st.lists(st.sampled_from(list(kind))).map(lambda some: kind(sum(set(some))))
+
+
+memberships = st.builds(MembershipRow, port=u16, segment=u16, vid=u16, slot=u16, counter=u32)
+ROWS: dict[Table, st.SearchStrategy[Row]] = {
+    Table.SETTINGS: st.builds(SettingsRow, ageing_ns=u64),
+    Table.SEGMENTS: st.builds(SegmentRow, handle=u16, slots=u16, mtu=u16, flags=_flags(SegmentFlag), vni=u32, vlan=u16),
+    Table.PORTS: st.builds(
+        PortRow,
+        ifindex=u32,
+        flags=_flags(PortFlag),
+        state=st.sampled_from(PortMode),
+        handle=u16,
+        segment=u16,
+        counter=u32,
+        counter_none=u32,
+        max_macs=u32,
+    ),
+    Table.DEVICES: st.builds(DeviceRow, ifindex=u32, port=u16),
+    Table.VIDS: memberships,
+    Table.MEMBERS: memberships,
+    Table.SLOTS: memberships,
+    Table.FDB: st.builds(
+        FdbRow, port=u16, vtep=u16, segment=u16, origin=st.sampled_from(Origin), flags=_flags(FdbFlag)
+    ),
+}
+rows = st.sampled_from(Table).flatmap(lambda table: st.tuples(st.just(table), ROWS[table]))
+
+
+@given(rows)
+def test_a_row_survives_the_way_there_and_back(row: tuple[Table, Row]) -> None:
+    table, value = row
+    assert codec.decode(table, codec.encode(table, value)) == value
+
+
+@given(st.sampled_from(Table), u32)
+def test_a_key_survives_the_way_there_and_back(table: Table, key: int) -> None:
+    assert codec.decode_key(table, codec.encode_key(table, key)) == key
+
+
+@given(u16, st.integers(0, (1 << 48) - 1))
+def test_an_fdb_key_takes_a_segment_and_a_mac(segment: int, mac: int) -> None:
+    key = fdb_key(segment, mac)
+    assert codec.decode_key(Table.FDB, codec.encode_key(Table.FDB, key)) == key
+
+
+@pytest.mark.parametrize("table", Table)
+def test_keys_and_rows_are_as_long_as_the_map_wants(table: Table) -> None:
+    spec = maps.declare(maps.DEFAULT_SIZES)[table]
+    assert len(codec.encode_key(table, 1)) == spec.key_size
+    assert len(codec.empty(table)) == spec.value_size
+
+
+def test_a_row_of_another_table_is_refused() -> None:
+    with pytest.raises(TypeError, match="DeviceRow is no row of ports"):
+        codec.encode(Table.PORTS, DeviceRow(ifindex=1, port=1))
+
+
+def test_a_static_entry_looks_as_abi_h_says() -> None:
+    row = FdbRow(port=0x0102, vtep=0, segment=0x0304, origin=Origin.CLUSTER, flags=FdbFlag.LISTED)
+    assert abi.FDB_ENTRY.unpack(codec.encode(Table.FDB, row)) == {
+        "port": 0x0102,
+        "vtep": 0,
+        "segment": 0x0304,
+        "origin": 2,
+        "flags": 1,
+        "seen_ns": 0,
+    }

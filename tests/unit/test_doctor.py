@@ -1,0 +1,166 @@
+"""Findings about a host and its switch, from facts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from vxagent.core.state import State
+from vxagent.core.switch import Switch
+from vxagent.model.device import Device
+from vxagent.model.port import Mode, Port, Uplink
+from vxagent.model.segment import Segment
+from vxagent.netlink.base import Inspection
+from vxagent.runtime.doctor import Finding, HostFacts, Level, SwitchFacts, judge_host, judge_switch
+
+FIT = HostFacts(release="6.18.0")
+BLUE = Segment(name="blue", tenant="acme", vlan=10)
+TAP = Device(ifname="tap0", ifindex=7, kind="tun", arp=False, ipv6=False)
+ETH = Device(ifname="eth1", ifindex=3)
+
+
+def bad(findings: list[Finding]) -> list[tuple[Level, str, str]]:
+    """Those that are not ok."""
+    return [(f.level, f.what, f.mend) for f in findings if f.level is not Level.OK]
+
+
+def switch(*devices: Device, **fields: object) -> State:
+    """A switch with a port tap0 and an uplink eth1, which take these devices."""
+    switch = Switch({}, host="hv1")
+    draft = switch.draft()
+    draft.links_read([TAP, ETH])
+    draft.add_segment(BLUE)
+    draft.attach_port(Port(id="p0", ifname="tap0", segment="blue", **fields))  # type: ignore[arg-type]
+    draft.add_uplink(Uplink(ifname="eth1"))
+    switch.commit(draft.plan())
+    state = switch.state.copy()
+    state.devices = {device.ifname: device for device in devices}
+    return state
+
+
+def judge(state: State, **inspections: Inspection) -> list[tuple[Level, str, str]]:
+    """What is not ok; inspections by device name."""
+    by_ifindex = {state.devices[name].ifindex: inspection for name, inspection in inspections.items()}
+    return bad(list(judge_switch(SwitchFacts(state=state, inspections=by_ifindex))))
+
+
+def test_a_fit_host_has_nothing_to_mend() -> None:
+    assert bad(list(judge_host(FIT))) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "what", "mend"),
+    [
+        (replace(FIT, too_old="kernel 5.10 is too old"), Level.BAD, "kernel 5.10 is too old", ""),
+        (replace(FIT, tcx=False), Level.WARN, "has no tcx", "6.6"),
+        (replace(FIT, missing=("CAP_BPF",)), Level.BAD, "lacks CAP_BPF", "as root"),
+        (replace(FIT, bpffs=False), Level.BAD, "no bpffs", "mount -t bpf bpf /sys/fs/bpf"),
+        (replace(FIT, private_mounts=True), Level.WARN, "mounts of its own", "before the agent starts"),
+        (
+            replace(FIT, shipped=False, no_bcc="BCC is not installed; install BCC: apt-get install python3-bpfcc"),
+            Level.BAD,
+            "no bytecode came with the package, and BCC is not installed",
+            "apt-get install python3-bpfcc",
+        ),
+        (replace(FIT, jit=False), Level.WARN, "interprets", "sysctl -w net.core.bpf_jit_enable=1"),
+    ],
+)
+def test_what_a_host_lacks_is_said_with_what_mends_it(facts: HostFacts, level: Level, what: str, mend: str) -> None:
+    [found] = bad(list(judge_host(facts)))
+    assert found[0] is level
+    assert what in found[1]
+    assert mend in found[2]
+
+
+def test_what_is_only_worth_knowing_is_no_fault() -> None:
+    facts = replace(FIT, shipped=False, bcc="0.26.0", bridge_netfilter=True)
+    assert bad(list(judge_host(facts))) == []
+    said = " ".join(finding.what for finding in judge_host(facts))
+    assert "BCC 0.26.0" in said
+    assert "br_netfilter" in said
+
+
+def test_a_healthy_switch_is_one_line() -> None:
+    findings = list(judge_switch(SwitchFacts(state=switch(TAP, ETH))))
+    assert findings == [Finding(level=Level.OK, what="1 ports and 1 uplinks")]
+
+
+def test_a_port_without_its_device_is_pending() -> None:
+    assert judge(_pending()) == [(Level.WARN, "port p0 is pending: device tap0 is not there", "")]
+
+
+def _pending() -> State:
+    switch = Switch({}, host="hv1")
+    draft = switch.draft()
+    draft.add_segment(BLUE)
+    draft.attach_port(Port(id="p0", ifname="tap0", segment="blue"))
+    switch.commit(draft.plan())
+    return switch.state
+
+
+def test_a_device_that_is_down_is_said_with_the_command() -> None:
+    [(level, what, mend)] = judge(switch(replace(TAP, up=False), ETH))
+    assert (level, what) == (Level.WARN, "port p0 is down: device tap0 is down")
+    assert "ip link set dev tap0 up" in mend
+
+
+@pytest.mark.parametrize(
+    ("device", "what", "mend"),
+    [
+        (replace(TAP, mtu=1400), "takes 1400 bytes, its segment 1500", "ip link set dev tap0 mtu 1500"),
+        (replace(TAP, addresses=("192.0.2.1",)), "has the address 192.0.2.1", "ip address flush dev tap0"),
+        (replace(TAP, arp=True), "answers ARP on port device tap0", "ip link set dev tap0 arp off"),
+        (replace(TAP, ipv6=True), "speaks IPv6 on port device tap0", "/proc/sys/net/ipv6/conf/tap0/disable_ipv6"),
+    ],
+)
+def test_a_port_device_that_is_not_as_it_must_be(device: Device, what: str, mend: str) -> None:
+    [(_, said, mends)] = judge(switch(device, ETH))
+    assert what in said
+    assert mend in mends
+
+
+def test_programs_of_others_are_named() -> None:
+    found = judge(switch(TAP, ETH), tap0=Inspection(xdp_program=42, filters=("bpf cil", "flower", "bpf cil")))
+    assert [what for _, what, _ in found] == [
+        "device tap0 runs an XDP program of somebody else (id 42) before the switch",
+        "device tap0 has a tc filter of somebody else (bpf cil)",
+        "device tap0 has a tc filter of somebody else (flower)",
+    ]
+
+
+def test_an_uplink_that_merges_frames_or_shares_a_vlan_is_bad() -> None:
+    vlan = Device(ifname="eth1.10", ifindex=9, kind="vlan", lower=3, vid=10)
+    other = Device(ifname="eth1.11", ifindex=10, kind="vlan", lower=3, vid=11)
+    found = judge(switch(TAP, ETH, vlan, other), eth1=Inspection(lro=True))
+    assert [(level, mend) for level, _, mend in found] == [
+        (Level.BAD, "`ethtool -K eth1 lro off`"),
+        (Level.BAD, "give one of them another VLAN, or remove eth1.10"),
+    ]
+
+
+def test_an_uplink_keeps_the_hosts_addresses_and_arp() -> None:
+    assert judge(switch(TAP, replace(ETH, addresses=("192.0.2.1",)))) == []
+
+
+def test_ips_are_said_to_be_unchecked() -> None:
+    [(level, what, _)] = judge(switch(TAP, ETH, ips=("10.0.0.1",)))
+    assert level is Level.WARN
+    assert "port p0 lists IPs" in what
+
+
+def test_an_internal_port_is_judged_by_its_switch_side() -> None:
+    switch = Switch({}, host="hv1")
+    draft = switch.draft()
+    draft.add_segment(BLUE)
+    draft.attach_port(Port(id="host0", ifname="host0", mode=Mode.INTERNAL, segment="blue"))
+    plan = draft.plan()
+    switch.commit(plan)
+    peer = Device(
+        ifname=plan.state.device_name(plan.state.ports["host0"]), ifindex=5, kind="veth", arp=False, ipv6=False
+    )
+    draft = switch.draft()
+    host = Device(ifname="host0", ifindex=6, kind="veth", addresses=("10.0.0.1",))
+    draft.links_read([peer, host])
+    switch.commit(draft.plan())
+    assert judge(switch.state) == []
