@@ -1,7 +1,7 @@
 """A data path in memory that does what the programs do with the same rows: where does this frame go?
 
 It applies effects like the real one, so a test can put the same effects in another order, or twice, and ask
-whether the tables, and what becomes of a frame, are the same. It follows DESIGN's frame rules 2 to 6, 10
+whether the tables, and what becomes of a frame, are the same. It follows the frame rules (bpf/README.md) 2 to 6, 10
 and 13 to 18 by looking at rows alone.
 """
 

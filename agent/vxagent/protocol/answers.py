@@ -1,4 +1,4 @@
-"""What the agent says. The keys are normative: scripts and tests hold on to them (DESIGN.md, section 3)."""
+"""What the agent says. The keys are normative: scripts and tests hold on to them (docs/commands.md)."""
 
 from __future__ import annotations
 

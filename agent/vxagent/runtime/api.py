@@ -1,6 +1,6 @@
 """The agent's HTTP API: what each path does.
 
-The answers' keys are DESIGN.md section 3's; `operation` turns these functions into HTTP and `openapi` into
+The answers' keys are normative (docs/commands.md); `operation` turns these functions into HTTP and `openapi` into
 the schema at /openapi.json.
 """
 
