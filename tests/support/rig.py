@@ -62,12 +62,17 @@ def xdp_md(length: int, ifindex: int, queue: int = 0) -> bytes:
 
 
 class Rig:
-    """Maps, one generation of programs and what tests want of them. Close it."""
+    """Maps, one generation of programs and what tests want of them. Close it.
 
-    def __init__(self, cache: Path, sizes: maps.Sizes = SMALL) -> None:
+    Args:
+        cache: directory for bytecode.
+        shipped: where shipped bytecode is; a path with nothing there: none.
+    """
+
+    def __init__(self, cache: Path, sizes: maps.Sizes = SMALL, *, shipped: Path = source.SHIPPED) -> None:
         self.cache = cache
         self.maps = {name: Map.create(spec) for name, spec in maps.declare(sizes).items()}
-        self.generation = Generation.load(source.load(cache).programs, self.maps)
+        self.generation = Generation.load(source.load(cache, shipped=shipped).programs, self.maps)
         self._others: list[Map | Program] = []
 
     def close(self) -> None:
