@@ -50,7 +50,7 @@ def bulk_tcp(
         sender, receiver: whose stacks.
         address: the receiver's IPv4 address.
         amount: bytes.
-        within: seconds without progress after which it is over.
+        within: seconds after which the sender gives up.
     """
     with receiver.entered(), socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -71,6 +71,7 @@ def bulk_tcp(
         chunk = memoryview(bytes(CHUNK))
         left = amount
         while left:
+            source.settimeout(max(begun + within - time.monotonic(), 0.001))
             left -= source.send(chunk[: min(left, CHUNK)])
         source.shutdown(socket.SHUT_WR)
         source.recv(1)  # until the receiver has read to the end
