@@ -7,13 +7,12 @@ import subprocess
 
 import pytest
 
+from support.nobody import AS_NOBODY, UID
 from support.place import Place
 from vxagent.datapath import bpf, bpffs
 from vxagent.datapath.bpf_map import Map, MapSpec, MapType
 from vxagent.datapath.bpf_prog import Program, ProgSpec, ProgType
 from vxagent.errors import HostError
-
-NOBODY = 65534
 
 OPEN = """
 from vxagent.datapath.bpf_datapath import BpfDatapath
@@ -54,21 +53,21 @@ def test_pins_of_the_default_run_dir_go_into_the_hosts_bpffs(place: Place) -> No
 def test_without_the_right_to_mount_it_says_what_to_do(place: Place) -> None:
     place.root.mkdir()
     os.chmod(place.root.parent, 0o755)
-    child = place.python(OPEN, user=NOBODY)
+    child = place.python(OPEN, *AS_NOBODY)
     assert f"no bpffs at {place.root}, and cannot mount one: Operation not permitted; run as root, or" in child.stdout
 
 
 def test_a_directory_that_cannot_be_made_says_what_to_do(place: Place) -> None:
     os.chmod(place.root.parent, 0o755)
-    child = place.python(OPEN, user=NOBODY)
+    child = place.python(OPEN, *AS_NOBODY)
     assert f"cannot make {place.root}: Permission denied; " in child.stdout
 
 
 def test_missing_capabilities_are_named(place: Place) -> None:
     os.chmod(place.root.parent, 0o755)
-    _mount(place, owner=NOBODY)
+    _mount(place, owner=UID)
     try:
-        child = place.python(OPEN, user=NOBODY)
+        child = place.python(OPEN, *AS_NOBODY)
     finally:
         subprocess.run(["umount", place.root], check=True)
         place.root.rmdir()

@@ -20,7 +20,7 @@ from support.lan import AMOUNT, Lan, assert_apart, assert_connected, running_lan
 from vxagent.lab.frames import BROADCAST, Frame
 from vxagent.lab.ping import ping
 from vxagent.lab.sniffer import Sniffer
-from vxagent.lab.traffic import bulk_tcp
+from vxagent.lab.traffic import bulk_tcp, send_frames
 from vxagent.lab.vm import NIC, TapVm, VethVm
 from vxagent.lab.waiting import wait_until
 
@@ -162,6 +162,29 @@ def test_a_static_entry_leads_to_its_port_and_nobody_else_may_use_its_mac(lan: L
     assert who_hears(lan, b, frame(BROADCAST, NOBODY), a, c) == ports_of(a, c)
     lan.agent.cli("fdb", "del", NOBODY, "--segment", blue)
     assert who_hears(lan, c, frame(BROADCAST, NOBODY), a, b) == ports_of(a, b)
+
+
+def test_a_veth_whose_other_end_is_in_another_namespace_is_bypassed(lan: Lan, blue: str) -> None:
+    a, b = lan.veths(blue, 2)
+    who_hears(lan, b, frame(BROADCAST, b.mac))
+    device, port = lan.statistics(b.port)["tx"], lan.show(b.port)["tx_packets"]
+    send_frames(a.namespace, NIC, *(frame(b.mac, a.mac) for _ in range(10)))
+    wait_until(lambda: lan.show(b.port)["tx_packets"] == port + 10, what="ten frames for b")
+    assert lan.statistics(b.port)["tx"] == device  # they did not go through it, but straight to its peer
+
+
+def test_a_veth_whose_other_end_is_in_the_switchs_namespace_is_a_port_too(lan: Lan, blue: str) -> None:
+    [a] = lan.veths(blue, 1)
+    port, here = lan.unique("v"), lan.unique("w")
+    lan.switch.ip("link", "add", port, "type", "veth", "peer", "name", here)
+    lan.switch.ip("link", "set", here, "up")
+    lan.attach(port, blue)
+    lan.switch.wait_running(here)
+    with Sniffer(lan.switch, here) as ear, Sniffer(a.namespace, NIC) as at_a:
+        send_frames(lan.switch, here, there := frame(BROADCAST, NOBODY))
+        at_a.wait_for(lambda arrived: arrived.data == there)
+        send_frames(a.namespace, NIC, back := frame(NOBODY, a.mac))
+        ear.wait_for(lambda arrived: arrived.data == back)
 
 
 # --- bulk, and GSO frames that stay whole ---------------------------------------------------------

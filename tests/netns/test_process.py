@@ -21,13 +21,12 @@ import pytest
 
 import vxagent
 from support.lan import Lan, assert_connected
+from support.nobody import AS_NOBODY
 from vxagent.lab.agent import VXAGENT, Agent
 from vxagent.lab.namespaces import Namespace, run
 from vxagent.lab.waiting import wait_until
 from vxagent.lab.world import World
 from vxagent.store.local import FILE
-
-NOBODY_UID = 65534
 
 
 def up_words(agent: Agent) -> tuple[str, ...]:
@@ -140,25 +139,12 @@ def test_a_detached_agent_keeps_nothing_of_the_caller(agent: Agent) -> None:
 
 
 def as_nobody(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        user=NOBODY_UID,
-        group=NOBODY_UID,
-        extra_groups=[],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    return run(*AS_NOBODY, *command, check=False)
 
 
 @pytest.fixture
 def common(world: World) -> Path:
     """A directory that everybody may write to."""
-    try:
-        as_nobody(VXAGENT, "--version").check_returncode()
-    except (PermissionError, subprocess.CalledProcessError):
-        pytest.skip(f"user {NOBODY_UID} may not run {VXAGENT}")
     path = world.directory()
     path.chmod(0o777)
     return path

@@ -132,17 +132,16 @@ class Place:
         (sender,) = json.loads(self.namespace.ip("-json", "-stats", "link", "show", device.replace("0", "1")))
         return int(sender["stats64"]["tx"]["dropped"])
 
-    def python(self, code: str, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-        """Run Python in a child, in the namespace; it has `root` and `cache`."""
+    def python(self, code: str, *before: str) -> subprocess.CompletedProcess[str]:
+        """Run Python in a child, in the namespace, behind the words in `before`; it has `root` and `cache`."""
         prelude = f"from pathlib import Path\nroot, cache = Path({str(self.root)!r}), Path({str(self.cache)!r})\n"
-        return subprocess.run(  # type: ignore[call-overload,no-any-return]
-            [*arguments, sys.executable, "-c", prelude + code],
+        return subprocess.run(
+            [*before, sys.executable, "-c", prelude + code],
             capture_output=True,
             text=True,
             check=False,
             timeout=60,
             env={"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-            **options,
         )
 
     def listing(self) -> set[str]:

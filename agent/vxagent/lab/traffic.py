@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -65,6 +66,7 @@ def bulk_tcp(
     sink.start()
     with sender.entered():
         source = socket.socket()
+    source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # giving up ends it on both sides
     source.settimeout(within)
     with source, suppress(OSError):
         source.connect(listener.getsockname())
