@@ -63,13 +63,15 @@ enum vx_reason {
 
 /* Bits of vx_port.flags. */
 enum vx_port_flag {
-	VX_PORT_UPLINK = 1 << 0,     /* a NIC towards the physical network */
-	VX_PORT_TRUNK = 1 << 1,	     /* VIDs classify through the vids map */
-	VX_PORT_ISOLATED = 1 << 2,   /* never exchanges frames with another isolated port */
-	VX_PORT_TRUSTED = 1 << 3,    /* exempt from the guards of step 9 */
-	VX_PORT_MAC_LOCKED = 1 << 4, /* lists MACs: no other source, no learning */
-	VX_PORT_PEER = 1 << 5,	     /* veth whose peer is in another namespace: redirect_peer */
-	VX_PORT_INTERNAL = 1 << 6,   /* the host itself */
+	VX_PORT_UPLINK = 1 << 0,      /* a NIC towards the physical network */
+	VX_PORT_TRUNK = 1 << 1,	      /* VIDs classify through the vids map */
+	VX_PORT_ISOLATED = 1 << 2,    /* never exchanges frames with another isolated port */
+	VX_PORT_TRUSTED = 1 << 3,     /* exempt from the guards of step 9 */
+	VX_PORT_MAC_LOCKED = 1 << 4,  /* lists MACs: no other source, no learning */
+	VX_PORT_PEER = 1 << 5,	      /* veth whose peer is in another namespace: redirect_peer */
+	VX_PORT_INTERNAL = 1 << 6,    /* the host itself */
+	VX_PORT_LIMITED_IN = 1 << 7,  /* limits has a rate or a storm limit of what it brings */
+	VX_PORT_LIMITED_OUT = 1 << 8, /* limits has a rate of what it gets */
 };
 
 /* vx_port.state; the last three belong to a live migration. */
@@ -194,7 +196,7 @@ struct vx_drop_key {
 	__u16 port;
 	__u16 segment;
 	__u16 reason;
-	__u16 reserved;
+	__u16 copies; /* 0: frames that the port brought; 1: copies of a flood that it did not get */
 };
 
 struct vx_drop_count {
@@ -211,6 +213,36 @@ struct vx_learning {
 	__u64 limited; /* frames whose source was not learned for the quota */
 	__u64 moved;   /* MACs that came to this port from another one */
 	__u64 full;    /* frames whose source was not learned because fdb was full */
+};
+
+/*
+ * limits: array by port handle; 0: no limit. Written by the agent in place. Each member is a limit of
+ * its own and one word, so a program that sees a new one beside an old one is right about both.
+ */
+struct vx_limits {
+	__u64 in_bits;	  /* of what the port brings: bits a second, as on the wire */
+	__u64 in_packets; /* frames a second */
+	__u64 out_bits;	  /* of what it gets */
+	__u64 out_packets;
+	__u64 broadcast; /* frames a second that it brings to everybody */
+	__u64 multicast; /* to a group */
+	__u64 unknown;	 /* to a station that nobody knows */
+};
+
+/*
+ * buckets: array by port handle, a token bucket for each limit; written by the data plane, zeroed by
+ * the agent when the port goes or its limits change. The level of a bucket is kept as the time at
+ * which it will be full again, in ticks (rate.h): it fills by itself, one word holds it, and all CPUs
+ * share it.
+ */
+struct vx_buckets {
+	__u64 in_bits;
+	__u64 in_packets;
+	__u64 out_bits;
+	__u64 out_packets;
+	__u64 broadcast;
+	__u64 multicast;
+	__u64 unknown;
 };
 
 /* events: ring buffer. */

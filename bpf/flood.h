@@ -28,6 +28,7 @@
 #include "forward.h"
 #include "frame.h"
 #include "maps.h"
+#include "rate.h"
 #include "tag.h"
 #include "verdict.h"
 
@@ -45,6 +46,7 @@ struct vx_flood {
 
 	/* Not carried over: read anew in every run. */
 	struct vx_port from;
+	struct vx_load load;
 	__u16 slots;
 	__u32 copies;
 };
@@ -76,7 +78,7 @@ static __always_inline int vx_start_flood(struct __sk_buff *skb, const struct vx
 	return vx_drop(VX_NO_DESTINATION);
 }
 
-/* False: the sender or its segment went away between two runs; the flood ends. */
+/* False: the sender or its segment went away between two runs, or the frame did; the flood ends. */
 static __always_inline bool vx_resume_flood(struct __sk_buff *skb, struct vx_flood *flood)
 {
 	struct vx_segment segment;
@@ -95,12 +97,12 @@ static __always_inline bool vx_resume_flood(struct __sk_buff *skb, struct vx_flo
 	if (!vx_find_port(flood->port, &flood->from) || !vx_find_segment(flood->segment, &segment))
 		return false;
 	flood->slots = segment.slots;
-	return true;
+	return vx_weigh_again(skb, flood->followed_by_tag, &flood->load);
 }
 
 /* Whom a slot's copy goes to; false: the slot is empty, or its member gets none. */
-static __always_inline bool vx_visit_slot(const struct vx_flood *flood, __u16 slot,
-					  struct vx_copy *copy)
+static __always_inline bool vx_visit_slot(const struct __sk_buff *skb, const struct vx_flood *flood,
+					  __u16 slot, struct vx_copy *copy)
 {
 	struct vx_membership member;
 	struct vx_port port;
@@ -113,6 +115,10 @@ static __always_inline bool vx_visit_slot(const struct vx_flood *flood, __u16 sl
 		return false;
 	if (flood->followed_by_tag && !member.vid)
 		return false;
+	if (!vx_take_departure(&port, &flood->load, member.vid)) {
+		vx_count_lost_copy(port.handle, flood->segment, vx_copy_bytes(skb, member.vid));
+		return false;
+	}
 	copy->ifindex = port.ifindex;
 	copy->counter = member.counter;
 	copy->vid = member.vid;
@@ -160,7 +166,7 @@ static __always_inline bool vx_flood_chunk(struct __sk_buff *skb, struct vx_floo
 		slot = flood->chunk * VX_CHUNK + i;
 		if (slot >= flood->slots)
 			break;
-		if (!vx_visit_slot(flood, slot, &next))
+		if (!vx_visit_slot(skb, flood, slot, &next))
 			continue;
 		if (flood->pending.ifindex && !vx_send_clone(skb, flood))
 			return false;

@@ -92,6 +92,12 @@ static __always_inline __u32 vx_frame_bytes(const struct __sk_buff *skb)
 	return skb->len + (skb->vlan_present ? VX_TAG_BYTES : 0);
 }
 
+/* Bytes of a copy that leaves with that VID (0: untagged), once a tag is nowhere but in skb->vlan_tci. */
+static __always_inline __u32 vx_copy_bytes(const struct __sk_buff *skb, __u16 vid)
+{
+	return skb->len + (vid ? VX_TAG_BYTES : 0);
+}
+
 static __always_inline bool vx_is_uplink(const struct vx_port *port)
 {
 	return port->flags & VX_PORT_UPLINK;

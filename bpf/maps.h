@@ -74,6 +74,21 @@ static __always_inline bool vx_find_device(__u32 ifindex, struct vx_device *devi
 	return device->ifindex == ifindex;
 }
 
+/* What a port may bring and get; members are read where they are used, each a word of its own. */
+static __always_inline const volatile struct vx_limits *vx_limits_of(__u16 port)
+{
+	__u32 key = port;
+
+	return vx_lookup(limits, &key);
+}
+
+static __always_inline struct vx_buckets *vx_buckets_of(__u16 port)
+{
+	__u32 key = port;
+
+	return vx_lookup(buckets, &key);
+}
+
 /* To which segment a trunk port or an uplink says that frames with this VID belong. */
 static __always_inline bool vx_find_vid(__u16 port, __u16 vid, struct vx_membership *found)
 {

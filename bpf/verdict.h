@@ -49,6 +49,23 @@ static __always_inline void vx_count_sent(__u32 counter, __u32 bytes)
 	traffic->tx_bytes += bytes;
 }
 
+static __always_inline void vx_add_drop(struct vx_drop_key *key, __u32 bytes)
+{
+	struct vx_drop_count first = { .packets = 1, .bytes = bytes };
+	struct vx_drop_count *count = vx_lookup(drops, key);
+
+	if (!count) {
+		if (!vx_update(drops, key, &first, BPF_NOEXIST))
+			return;
+		/* Another CPU has made it since, or the map is full: then the drop is lost. */
+		count = vx_lookup(drops, key);
+		if (!count)
+			return;
+	}
+	count->packets++;
+	count->bytes += bytes;
+}
+
 static __always_inline void vx_count_drop(const struct vx_frame *f, enum vx_reason reason)
 {
 	struct vx_drop_key key = {
@@ -56,19 +73,21 @@ static __always_inline void vx_count_drop(const struct vx_frame *f, enum vx_reas
 		.segment = f->segment.handle,
 		.reason = reason,
 	};
-	struct vx_drop_count first = { .packets = 1, .bytes = f->bytes };
-	struct vx_drop_count *count = vx_lookup(drops, &key);
 
-	if (!count) {
-		if (!vx_update(drops, &key, &first, BPF_NOEXIST))
-			return;
-		/* Another CPU has made it since, or the map is full: then the drop is lost. */
-		count = vx_lookup(drops, &key);
-		if (!count)
-			return;
-	}
-	count->packets++;
-	count->bytes += f->bytes;
+	vx_add_drop(&key, f->bytes);
+}
+
+/* A flood's copy for a port that may not have it now; the frame's own verdict stays what it is. */
+static __always_inline void vx_count_lost_copy(__u16 port, __u16 segment, __u32 bytes)
+{
+	struct vx_drop_key key = {
+		.port = port,
+		.segment = segment,
+		.reason = VX_RATE_LIMITED,
+		.copies = 1,
+	};
+
+	vx_add_drop(&key, bytes);
 }
 
 /* A fate that nobody foresaw is a drop: nothing reaches the host by mistake. */

@@ -13,6 +13,7 @@
 #include "guard.h"
 #include "learn.h"
 #include "parse.h"
+#include "rate.h"
 #include "tag.h"
 #include "verdict.h"
 
@@ -34,9 +35,11 @@ int vx_tc(struct __sk_buff *skb)
 	       vx_guard_mac(f) ?:		/* 5, 6 */
 	       vx_resolve(f) ?:			/* 10 */
 	       vx_keep_tagged(f) ?:		/* 3 */
+	       vx_limit_arrival(skb, f) ?:	/* 11 */
 	       vx_learn(f) ?:			/* 13 */
 	       vx_keep_apart(f) ?:		/* 14 */
 	       vx_limit_size(f) ?:		/* 15 */
+	       vx_limit_departure(skb, f) ?:	/* 15 */
 	       vx_limit_unknown(f) ?:		/* 17 */
 	       vx_lift_tag(skb, f) ?:
 	       vx_forward(skb, f) ?:		/* 16 */

@@ -16,6 +16,7 @@ class Table(StrEnum):
 
     SETTINGS = "settings"
     SEGMENTS = "segments"
+    LIMITS = "limits"
     PORTS = "ports"
     MEMBERS = "members"
     VIDS = "vids"
@@ -34,6 +35,8 @@ class PortFlag(IntFlag):
     MAC_LOCKED = 16
     PEER = 32
     INTERNAL = 64
+    LIMITED_IN = 128
+    LIMITED_OUT = 256
 
 
 class PortMode(IntEnum):
@@ -100,6 +103,19 @@ class PortRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsRow:
+    """limits[port handle]; 0: no limit. bits and frames a second."""
+
+    in_bits: int = 0
+    in_packets: int = 0
+    out_bits: int = 0
+    out_packets: int = 0
+    broadcast: int = 0
+    multicast: int = 0
+    unknown: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRow:
     """devices[ifindex]."""
 
@@ -129,7 +145,7 @@ class FdbRow:
     flags: FdbFlag
 
 
-Row = SettingsRow | SegmentRow | PortRow | DeviceRow | MembershipRow | FdbRow
+Row = SettingsRow | SegmentRow | LimitsRow | PortRow | DeviceRow | MembershipRow | FdbRow
 RowKey = tuple[Table, int]
 Rows = dict[RowKey, Row]
 

@@ -142,9 +142,20 @@ DEVICE = Layout("vx_device", ifindex="I", port="H", reserved="H")
 MEMBERSHIP = Layout("vx_membership", port="H", segment="H", vid="H", slot="H", counter="I", reserved="I")
 FDB_ENTRY = Layout("vx_fdb_entry", port="H", vtep="H", segment="H", origin="B", flags="B", seen_ns="Q")
 TRAFFIC = Layout("vx_traffic", packets="4Q", bytes="4Q", tx_packets="Q", tx_bytes="Q", copies="Q")
-DROP_KEY = Layout("vx_drop_key", port="H", segment="H", reason="H", reserved="H")
+DROP_KEY = Layout("vx_drop_key", port="H", segment="H", reason="H", copies="H")
 DROP_COUNT = Layout("vx_drop_count", packets="Q", bytes="Q")
 LEARNING = Layout("vx_learning", learned="Q", limited="Q", moved="Q", full="Q")
+LIMITS = Layout(
+    "vx_limits",
+    in_bits="Q",
+    in_packets="Q",
+    out_bits="Q",
+    out_packets="Q",
+    broadcast="Q",
+    multicast="Q",
+    unknown="Q",
+)
+BUCKETS = Layout("vx_buckets", **LIMITS.members)
 EVENT = Layout("vx_event", time_ns="Q", type="H", port="H", other_port="H", segment="H", mac="6s", reserved="H")
 
 STRUCTS = (
@@ -158,6 +169,8 @@ STRUCTS = (
     DROP_KEY,
     DROP_COUNT,
     LEARNING,
+    LIMITS,
+    BUCKETS,
     EVENT,
 )
 """Every struct of abi.h."""

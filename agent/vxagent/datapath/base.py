@@ -35,13 +35,17 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drop:
-    """Frames dropped for one reason; port and segment 0 where there was none."""
+    """Frames dropped for one reason; port and segment 0 where there was none.
+
+    copies: not frames that the port brought, but copies of a flood that it did not get.
+    """
 
     port: int
     segment: int
     reason: int
     packets: int
     bytes: int
+    copies: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

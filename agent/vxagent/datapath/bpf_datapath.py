@@ -141,11 +141,13 @@ class BpfDatapath:
             raise HostError(f"cannot remove {self._pins.root}: {exc.strerror}", "run as root") from exc
 
     def put(self, effect: PutRow) -> None:
-        """Write one row."""
+        """Write one row. Limits that change begin with full buckets."""
         if effect.table is Table.FDB:
             self._now.fdb.put(effect.key, effect.row)
         else:
             self._write(effect.table, effect.key, codec.encode(effect.table, effect.row))
+        if effect.table is Table.LIMITS:  # a time that was owed at the old rate would stop the port at the new one
+            self._now.counters.clear_buckets(effect.key)
 
     def delete(self, effect: DeleteRow) -> None:
         """Remove one row; one that is absent is no failure."""
@@ -172,13 +174,15 @@ class BpfDatapath:
         return self._now.fdb.flush(effect.segment, effect.port)
 
     def clear_counters(self, effect: ClearCounters) -> None:
-        """Forget what a port, a segment or both counted together; of a port alone also what it learned."""
+        """Forget what a port, a segment or both counted together; of a port alone also what it learned
+        and took out of its buckets."""
         counters = self._now.counters
         counters.clear_traffic(effect.counters)
         if effect.port or effect.segment:
             counters.clear_drops(effect.port, effect.segment)
         if effect.port and not effect.segment:
             self._now.fdb.clear_learning(effect.port)
+            counters.clear_buckets(effect.port)
 
     def age(self) -> int:
         """Remove learned entries that are too old, put the counts of learned entries right."""

@@ -14,6 +14,7 @@ from vxagent.core.tables import (
     DeviceRow,
     FdbFlag,
     FdbRow,
+    LimitsRow,
     MembershipRow,
     Origin,
     PortFlag,
@@ -56,6 +57,7 @@ _MEMBERSHIP = _Codec(abi.MEMBERSHIP, MembershipRow)
 _CODECS = {
     Table.SETTINGS: _Codec(abi.SETTINGS, SettingsRow),
     Table.SEGMENTS: _Codec(abi.SEGMENT, SegmentRow, {"flags": SegmentFlag}),
+    Table.LIMITS: _Codec(abi.LIMITS, LimitsRow),
     Table.PORTS: _Codec(abi.PORT, PortRow, {"flags": PortFlag, "state": PortMode}),
     Table.DEVICES: _Codec(abi.DEVICE, DeviceRow),
     Table.VIDS: _MEMBERSHIP,

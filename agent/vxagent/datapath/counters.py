@@ -1,4 +1,5 @@
-"""What the data plane has counted: traffic, drops, learning. Values of per-CPU maps are summed here."""
+"""What the data plane has counted: traffic, drops, learning, and what its buckets hold. Values of per-CPU maps are
+summed here."""
 
 from __future__ import annotations
 
@@ -18,13 +19,14 @@ Value = bytes | memoryview
 
 
 class Counters:
-    """The traffic, drops, learning and forgotten maps. Methods read, but for those that say clear."""
+    """The traffic, drops, learning, forgotten and buckets maps. Methods read, but for those that say clear."""
 
     def __init__(self, shared: Mapping[str, Map]) -> None:
         self._traffic = shared["traffic"]
         self._drops = shared["drops"]
         self._learning = shared["learning"]
         self._forgotten = shared["forgotten"]
+        self._buckets = shared["buckets"]
 
     def traffic(self, counters: Sequence[int]) -> list[Traffic]:
         """Sums for these indices, in that order; zeroes for one beyond the map."""
@@ -52,14 +54,21 @@ class Counters:
             if port in (0, drop.port) and segment in (0, drop.segment):
                 self._drops.delete(key)
 
+    def clear_buckets(self, port: int) -> None:
+        """Fill all of a port's buckets."""
+        self._buckets.update(codec.U32.pack(port), bytes(abi.BUCKETS.size))
+
     def _each_drop(self) -> Iterator[tuple[bytes, Drop]]:
         key_size = abi.DROP_KEY.size
         for batch in self._drops.batches():
             for at in range(batch.count):
                 key = bytes(batch.keys[at * key_size : (at + 1) * key_size])
-                port, segment, reason, _ = abi.DROP_KEY.struct.unpack(key)
+                port, segment, reason, copies = abi.DROP_KEY.struct.unpack(key)
                 packets, size = _sum(abi.DROP_COUNT, batch.value(at))
-                yield key, Drop(port=port, segment=segment, reason=reason, packets=packets, bytes=size)
+                yield (
+                    key,
+                    Drop(port=port, segment=segment, reason=reason, packets=packets, bytes=size, copies=bool(copies)),
+                )
 
 
 def _pick(array: Map, indices: Sequence[int], decode: Callable[[Value], T]) -> list[T]:

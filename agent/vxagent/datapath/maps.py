@@ -59,6 +59,8 @@ def declare(sizes: Sizes) -> dict[str, MapSpec]:
         _spec("settings", MapType.ARRAY, 4, abi.SETTINGS.size, 1),
         _spec("ports", MapType.ARRAY, 4, abi.PORT.size, port),
         _spec("segments", MapType.ARRAY, 4, abi.SEGMENT.size, segment),
+        _spec("limits", MapType.ARRAY, 4, abi.LIMITS.size, port),
+        _spec("buckets", MapType.ARRAY, 4, abi.BUCKETS.size, port),
         _spec("devices", MapType.HASH, 4, abi.DEVICE.size, port, by_use),
         _spec("vids", MapType.HASH, *membership),
         _spec("members", MapType.HASH, *membership),
