@@ -51,7 +51,8 @@ def cleared(changes: dict[str, Any], **clear: bool) -> dict[str, Any]:
     """
     for name, wanted in clear.items():
         if wanted and name in changes:
-            raise WrongUsage(f"--{name} and --no-{name} contradict each other")
+            option = name.replace("_", "-")
+            raise WrongUsage(f"--{option} and --no-{option} contradict each other")
         if wanted:
             changes[name] = [] if name in ("mac", "ip") else None
     if not changes:

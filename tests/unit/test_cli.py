@@ -134,7 +134,7 @@ def test_refused_is_1_with_one_line(blue: Vxagent, line: str, message: str) -> N
         ("nope", "No such command 'nope'"),
         ("port", "Missing command; see `vxagent port --help`"),
         ("port list --nope", "No such option: --nope"),
-        ("port attach tap1 --segment blue --rate-in 1000", "No such option: --rate-in"),
+        ("port attach tap1 --segment blue --rate-up 1000", "No such option: --rate-up"),
         ("port list more", "Got unexpected extra argument(s) (more)"),
         ("segment add", "Missing argument 'NAME'"),
         ("segment add x", "Missing option '--tenant'"),
@@ -306,13 +306,16 @@ def test_a_long_fdb_is_passed_through(host: ServedHost, blue: Vxagent) -> None:
 def test_every_option_of_attach_reaches_the_port(blue: Vxagent) -> None:
     ran = blue(
         "port attach tap1 --id vm1 --segment blue --mac 02-00-00-00-00-0A --mac 02:00:00:00:00:0b --ip 10.0.0.1 "
-        "--ip fd00::/64 --isolated --trusted --hook tc --max-macs 5"
+        "--ip fd00::/64 --isolated --trusted --hook tc --max-macs 5 --rate-in 0.1Gbit --rate-out 1000pps "
+        "--storm-broadcast 10 --storm-multicast 20 --storm-unknown 30"
     )
     assert (ran.code, ran.out, ran.err) == (0, "port vm1 attached\n", IPS_UNCHECKED)
     port = json.loads(blue("port show vm1 --json").out)
     assert (port["ifname"], port["macs"]) == ("tap1", ["02:00:00:00:00:0a", "02:00:00:00:00:0b"])
     assert (port["ips"], port["isolated"], port["trusted"]) == (["10.0.0.1", "fd00::/64"], True, True)
     assert (port["hook_asked"], port["max_macs"]) == ("tc", 5)
+    assert (port["rate_in"], port["rate_out"]) == ("100Mbit", "1kpps")
+    assert [port[f"storm_{kind}"] for kind in ("broadcast", "multicast", "unknown")] == [10, 20, 30]
 
 
 def test_every_option_of_set_reaches_the_port_and_lists_are_replaced(blue: Vxagent) -> None:
@@ -326,6 +329,37 @@ def test_every_option_of_set_reaches_the_port_and_lists_are_replaced(blue: Vxage
     assert blue("port set tap0 --no-mac") == Ran(0, "port tap0 is so already\n", "")
     port = json.loads(blue("port show tap0 --json").out)
     assert (port["macs"], port["ips"], port["max_macs"]) == ([], [], 5)
+
+
+LIMITS = {"rate-in": "1Gbit,100kpps", "rate-out": "500kbit", "storm-broadcast": 1, "storm-multicast": 2}
+LIMITS["storm-unknown"] = 3
+
+
+@pytest.mark.parametrize(("option", "value"), LIMITS.items())
+def test_a_limit_is_set_listed_exported_and_cleared(blue: Vxagent, option: str, value: object) -> None:
+    key = option.replace("-", "_")
+    assert blue(f"port set tap0 --{option} {value}") == Ran(0, "port tap0 changed\n", "")
+    listed = {port["id"]: port[key] for port in json.loads(blue("port list --json").out)}
+    assert (listed["tap0"], json.loads(blue("port show tap0 --json").out)[key]) == (value, value)
+    assert f"{key} = {json.dumps(value)}\n" in blue("export").out
+    refused = blue(f"port set tap0 --{option} {value} --no-{option}")
+    assert (refused.code, f"--{option} and --no-{option} contradict each other" in refused.err) == (2, True)
+    assert blue(f"port set tap0 --no-{option}") == Ran(0, "port tap0 changed\n", "")
+    assert json.loads(blue("port show tap0 --json").out)[key] is None
+    assert key not in blue("export").out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--rate-in 1Gb", "rate_in '1Gb': must be bit/s such as 100Mbit"),
+        ("--rate-out 10bit", "rate_out '10bit': must be whole and 1kbit to 1Tbit"),
+        ("--storm-unknown 0", "storm_unknown 0: must be 1 to"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused(blue: Vxagent, options: str, says: str) -> None:
+    refused = blue(f"port set tap0 {options}")
+    assert (refused.code, says in refused.err) == (1, True)
 
 
 def test_a_trunk_can_be_given_at_once_or_in_pieces(blue: Vxagent) -> None:

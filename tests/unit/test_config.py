@@ -15,6 +15,7 @@ from vxagent.errors import HostError, Invalid
 from vxagent.model.fdb import StaticEntry
 from vxagent.model.ids import check_ifname, check_mac, check_name
 from vxagent.model.port import Hook, Mode, Port, Uplink
+from vxagent.model.rate import Rate
 from vxagent.model.segment import Segment, UnknownUnicast
 from vxagent.protocol.requests import Ifname, Mac, Name
 from vxagent.runtime import config
@@ -106,6 +107,11 @@ isolated = true
 trusted = true
 hook = "tc"
 max_macs = 5
+rate_in = "100Mbit"
+rate_out = "1Gbit,100kpps"
+storm_broadcast = 100
+storm_multicast = 200
+storm_unknown = 300
 
 [[port]]
 internal = "host0"
@@ -127,6 +133,8 @@ CONTENTS = Contents(
         Port(
             id="vm0", ifname="tap0", mode=Mode.TRUNK, trunk=(("blue", 10),), native="red", macs=("02:00:00:00:00:01",),
             ips=("10.0.0.1", "fd00::/64"), isolated=True, trusted=True, hook=Hook.TC, max_macs=5,
+            rate_in=Rate(bits=10**8), rate_out=Rate(bits=10**9, packets=10**5), storm_broadcast=100,
+            storm_multicast=200, storm_unknown=300,
         ),
         Port(id="host0", ifname="host0", mode=Mode.INTERNAL, segment="blue"),
     ),
@@ -178,7 +186,10 @@ PORT = '[[port]]\nifname = "tap0"\nsegment = "blue"\n'
         (f"{PORT}trunk = ['red:1']", "f:3: segment 'blue': a trunk port names its segments in"),
         (f"{PORT}trunk = ['blue']", "f:4: trunk 'blue': must be SEGMENT:VID such as blue:10"),
         (f"{PORT}internal = 'host0'", "f:4: internal 'host0': a port either has a device or is internal"),
-        (f"{PORT}rate_in = 1000", "f:4: rate_in: is not a known key"),
+        (f"{PORT}rate_up = 1000", "f:4: rate_up: is not a known key"),
+        (f"{PORT}rate_in = 1000", "f:4: rate_in: must be text, not a whole number"),
+        (f"{PORT}rate_in = '1Gb'", "f:4: rate_in '1Gb': must be bit/s such as 100Mbit"),
+        (f"{PORT}storm_broadcast = 0", "f:4: storm_broadcast 0: must be 1 to"),
         (f"{PORT}max_macs = -1", "f:4: max_macs -1: must be 0 to"),
         (f"{PORT}\n{PORT}", "f:5: port: tap0 stands in the document twice"),
         ("[[port]]\nifname = 'a/b'\nsegment = 'blue'", "f:2: ifname 'a/b': a device name has no blanks"),
@@ -228,6 +239,9 @@ def contents(draw: st.DrawFn) -> Contents:
         "ips": st.lists(st.ip_addresses(v=4, network="10.0.0.0/8").map(str), unique=True, max_size=3).map(tuple),
         "isolated": st.booleans(), "trusted": st.booleans(), "hook": st.sampled_from([Hook.AUTO, Hook.TC]),
         "max_macs": st.integers(0, 4096),
+        "rate_in": st.none() | st.builds(Rate, bits=st.integers(1_000, 10**12)),
+        "rate_out": st.none() | st.builds(Rate, bits=st.integers(1_000, 10**12), packets=st.integers(1, 10**9)),
+        "storm_unknown": st.none() | st.integers(1, 10**9),
     }  # fmt: skip
     access = st.builds(Port, segment=NAMES, mode=st.sampled_from([Mode.ACCESS, Mode.INTERNAL]), **common)
     trunk = st.builds(

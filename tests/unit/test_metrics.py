@@ -43,6 +43,7 @@ async def scrape(host: FakeHost, path: str = "/metrics") -> httpx.Response:
     host.datapath.dropped = [
         Drop(port=port, segment=1, reason=Reason.MTU_EXCEEDED, packets=16, bytes=1600),
         Drop(port=port, segment=0, reason=Reason.VLAN_DENIED, packets=32, bytes=3200),
+        Drop(port=port, segment=1, reason=Reason.RATE_LIMITED, packets=64, bytes=6400, copies=True),
     ]
     host.links.drops = {10: 11}
     transport = httpx.ASGITransport(app=create_metrics_app(agent))
@@ -81,6 +82,8 @@ AT = {"port": "vm0", "segment": "blue", "tenant": "acme"}
         ("vxagent_port_verdict_packets_total", AT | {"verdict": "forwarded"}, 1),
         ("vxagent_port_verdict_packets_total", AT | {"verdict": "to_host"}, 8),
         ("vxagent_drop_packets_total", AT | {"reason": "mtu_exceeded"}, 16),
+        ("vxagent_copy_drop_packets_total", AT | {"reason": "rate_limited"}, 64),
+        ("vxagent_copy_drop_bytes_total", AT | {"reason": "rate_limited"}, 6400),
         ("vxagent_drop_bytes_total", AT | {"reason": "mtu_exceeded"}, 1600),
         ("vxagent_drop_packets_total", {"port": "vm0", "segment": "", "tenant": "", "reason": "vlan_denied"}, 32),
         ("vxagent_port_receive_packets_total", {"port": "vm0", "segment": "", "tenant": ""}, 32),
@@ -94,7 +97,7 @@ AT = {"port": "vm0", "segment": "blue", "tenant": "acme"}
         ("vxagent_ports", {}, 3),
         ("vxagent_segments", {}, 1),
         ("vxagent_fdb_entries", {}, 0),
-        ("vxagent_map_entries", {"map": "drops"}, 2),
+        ("vxagent_map_entries", {"map": "drops"}, 3),
     ],
 )
 def test_a_metric_has_its_value(samples: Samples, name: str, at: dict[str, str], value: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from support.agents import CountingDatapath
@@ -68,6 +70,16 @@ def test_rx_is_all_verdicts_of_all_segments_and_the_drops(switch: Switch, datapa
     assert (port.rx_packets, port.drops) == (255, 192)
     assert port.rx_bytes == 630 + 19200
     assert (port.tx_packets, port.tx_bytes) == (7, 300)
+
+
+def test_copies_that_a_port_did_not_get_are_none_that_it_brought(switch: Switch, datapath: CountingDatapath) -> None:
+    lost_copies = replace(drop(switch, "vm1", "blue", Reason.RATE_LIMITED, 3), copies=True)
+    datapath.dropped = [lost_copies, drop(switch, "vm1", "blue", Reason.RATE_LIMITED, 4)]
+    port = views.port_detail(switch.state, datapath, lost, "vm1")
+    assert (port.rx_packets, port.drops, port.drops_by_reason) == (4, 4, {"rate_limited": 4})
+    assert views.segment_detail(switch.state, datapath, "blue").drops == {"rate_limited": 4}
+    shown = views.drop_views(switch.state, datapath, "vm1")
+    assert [(view.packets, view.copies) for view in shown] == [(4, False), (3, True)]
 
 
 def test_a_port_is_shown_as_it_was_asked_for(switch: Switch, datapath: CountingDatapath) -> None:

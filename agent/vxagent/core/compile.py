@@ -5,11 +5,14 @@ Each object owns its rows: nobody else writes them. All numbers have been given 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vxagent.core.state import Owner, State, unusable
 from vxagent.core.tables import (
     DeviceRow,
     FdbFlag,
     FdbRow,
+    LimitsRow,
     MembershipRow,
     Origin,
     PortFlag,
@@ -28,6 +31,7 @@ from vxagent.core.tables import (
 from vxagent.model.device import Device
 from vxagent.model.ids import MAX_MACS_UPLINK, mac_to_int
 from vxagent.model.port import Mode, Port
+from vxagent.model.rate import NO_RATE
 from vxagent.model.segment import UnknownUnicast
 
 NANOSECONDS = 1_000_000_000
@@ -84,6 +88,7 @@ def _segment_rows(state: State, name: str) -> Rows:
 
 def _port_rows(state: State, port: Port) -> Rows:
     device = device_of(state, port.id)
+    limits = _limits_row(port)
     flags = PortFlag(0)
     for wanted, flag in (
         (port.mode is Mode.TRUNK, PortFlag.TRUNK),
@@ -92,11 +97,15 @@ def _port_rows(state: State, port: Port) -> Rows:
         (port.trusted, PortFlag.TRUSTED),
         (bool(port.macs), PortFlag.MAC_LOCKED),
         (device is not None and device.peer_elsewhere, PortFlag.PEER),
+        (replace(limits, out_bits=0, out_packets=0) != LimitsRow(), PortFlag.LIMITED_IN),
+        (bool(limits.out_bits or limits.out_packets), PortFlag.LIMITED_OUT),
     ):
         if wanted:
             flags |= flag
     rows = _place_rows(state, port.id, device, flags, port.max_macs)
     handle = state.handle_of_port(port.id)
+    if limits != LimitsRow():
+        rows[Table.LIMITS, handle] = limits
     for segment, _ in port.memberships:
         at = state.handle_of_segment(segment)
         for mac in port.macs:
@@ -104,6 +113,19 @@ def _port_rows(state: State, port: Port) -> Rows:
                 port=handle, vtep=0, segment=at, origin=Origin.STATIC, flags=FdbFlag.LISTED
             )
     return rows
+
+
+def _limits_row(port: Port) -> LimitsRow:
+    rate_in, rate_out = port.rate_in or NO_RATE, port.rate_out or NO_RATE
+    return LimitsRow(
+        in_bits=rate_in.bits,
+        in_packets=rate_in.packets,
+        out_bits=rate_out.bits,
+        out_packets=rate_out.packets,
+        broadcast=port.storm_broadcast or 0,
+        multicast=port.storm_multicast or 0,
+        unknown=port.storm_unknown or 0,
+    )
 
 
 def _uplink_rows(state: State, ifname: str) -> Rows:

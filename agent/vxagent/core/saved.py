@@ -11,6 +11,7 @@ from vxagent.core.state import Before, State
 from vxagent.errors import StoreError, VxagentError
 from vxagent.model.fdb import StaticEntry
 from vxagent.model.port import Hook, Mode, Port, Uplink
+from vxagent.model.rate import Rate
 from vxagent.model.segment import Segment, UnknownUnicast
 
 Saved = Segment | Port | Uplink | StaticEntry | Before
@@ -53,6 +54,7 @@ def _load(state: State, given: dict[tuple[str, str], int], kind: str, name: str,
                 trunk=tuple((segment, vid) for segment, vid in fields["trunk"]),
                 macs=tuple(fields["macs"]),
                 ips=tuple(fields["ips"]),
+                **{key: Rate(**fields[key]) for key in ("rate_in", "rate_out") if fields.get(key) is not None},
             )
             state.ports[name] = Port(**fields)
         case "uplink":

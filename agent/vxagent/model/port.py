@@ -16,6 +16,7 @@ from vxagent.model.ids import (
     check_range,
     check_unique,
 )
+from vxagent.model.rate import PACKETS_MAX, PACKETS_MIN, Rate
 
 DEFAULT_MAX_MACS = 1024
 MAX_MACS_MAX = 1 << 20
@@ -65,6 +66,10 @@ class Port:
         trusted: exempt from the DHCP-server and RA guards.
         hook: auto or tc.
         max_macs: learned at most.
+        rate_in: of all that it brings, or None.
+        rate_out: of all that it gets, or None.
+        storm_broadcast, storm_multicast, storm_unknown: frames a second that it brings to everybody, to groups
+            and to unknown stations, or None.
         applied: made by `apply`.
 
     Raises:
@@ -83,6 +88,11 @@ class Port:
     trusted: bool = False
     hook: Hook = Hook.AUTO
     max_macs: int = DEFAULT_MAX_MACS
+    rate_in: Rate | None = None
+    rate_out: Rate | None = None
+    storm_broadcast: int | None = None
+    storm_multicast: int | None = None
+    storm_unknown: int | None = None
     applied: bool = False
 
     def __post_init__(self) -> None:
@@ -91,6 +101,9 @@ class Port:
         if self.hook is Hook.XDP:
             raise Invalid("hook", "xdp", "a port takes auto or tc")
         check_range("max_macs", self.max_macs, 0, MAX_MACS_MAX)
+        for field in ("storm_broadcast", "storm_multicast", "storm_unknown"):
+            if getattr(self, field) is not None:
+                check_range(field, getattr(self, field), PACKETS_MIN, PACKETS_MAX)
         object.__setattr__(self, "macs", check_unique("mac", tuple(check_mac("mac", m) for m in self.macs)))
         object.__setattr__(self, "ips", check_unique("ip", tuple(check_ip("ip", a) for a in self.ips)))
         if self.mode is Mode.TRUNK:

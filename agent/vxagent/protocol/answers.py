@@ -106,6 +106,8 @@ class PortView(Answer):
         rx_packets, rx_bytes: from the VM, every frame, dropped ones too.
         drops: frames from the VM that the switch dropped.
         egress_failed: frames for the VM that its device took and lost.
+        rate_in, rate_out: in canonical form, such as "100Mbit" or "1Gbit,100kpps"; null: no limit.
+        storm_broadcast, storm_multicast, storm_unknown: frames a second; null: no limit.
     """
 
     id: str
@@ -118,6 +120,11 @@ class PortView(Answer):
     hook: str
     isolated: bool
     trusted: bool
+    rate_in: str | None
+    rate_out: str | None
+    storm_broadcast: int | None
+    storm_multicast: int | None
+    storm_unknown: int | None
     rx_packets: int
     rx_bytes: int
     tx_packets: int
@@ -178,13 +185,17 @@ class FdbView(Answer):
 
 
 class DropView(Answer):
-    """Frames dropped for one reason; port and segment null where there was none."""
+    """Frames dropped for one reason; port and segment null where there was none.
+
+    copies: not frames that the port brought, but copies of a flood that it did not get.
+    """
 
     port: str | None
     segment: str | None
     reason: str
     packets: int
     bytes: int
+    copies: bool
 
 
 class Problem(Answer):

@@ -17,6 +17,7 @@ from vxagent.errors import Invalid
 from vxagent.model.fdb import StaticEntry
 from vxagent.model.ids import MTU_MAX, MTU_MIN, VID_MAX, VID_MIN, VNI_MAX, VNI_MIN, check_ifname
 from vxagent.model.port import DEFAULT_MAX_MACS, MAX_MACS_MAX, Hook, Mode, Port, Uplink
+from vxagent.model.rate import PACKETS_MAX, PACKETS_MIN, Rate
 from vxagent.model.segment import DEFAULT_MTU, Segment, UnknownUnicast
 
 # Limits and patterns are documentation in the schema: the model enforces them, with a better sentence.
@@ -27,6 +28,8 @@ MaxMacs = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_MA
 Name = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9][A-Za-z0-9._:@-]{0,62}$"})]
 Ifname = Annotated[str, Meta(extra_json_schema={"pattern": "^[!-.0-9;-~]{1,15}$"})]
 Mac = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$"})]
+RateText = Annotated[str, Meta(examples=["100Mbit", "20kpps", "1Gbit,100kpps"])]
+Storm = Annotated[int, Meta(extra_json_schema={"minimum": PACKETS_MIN, "maximum": PACKETS_MAX})]
 TrunkItem = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9][A-Za-z0-9._:@-]{0,62}:[0-9]{1,4}$"})]
 
 _TRUNK_ITEM = re.compile(r"(?P<segment>.+):(?P<vid>[0-9]{1,9})", re.DOTALL)
@@ -106,6 +109,11 @@ class PortAttach(Request):
     trusted: bool = False
     hook: Hook = Hook.AUTO
     max_macs: MaxMacs = DEFAULT_MAX_MACS
+    rate_in: RateText | None = None
+    rate_out: RateText | None = None
+    storm_broadcast: Storm | None = None
+    storm_multicast: Storm | None = None
+    storm_unknown: Storm | None = None
 
     def model(self) -> Port:
         """The port. Raises Invalid."""
@@ -129,6 +137,11 @@ class PortAttach(Request):
             trusted=self.trusted,
             hook=self.hook,
             max_macs=self.max_macs,
+            rate_in=None if self.rate_in is None else Rate.parse("rate_in", self.rate_in),
+            rate_out=None if self.rate_out is None else Rate.parse("rate_out", self.rate_out),
+            storm_broadcast=self.storm_broadcast,
+            storm_multicast=self.storm_multicast,
+            storm_unknown=self.storm_unknown,
         )
 
     @classmethod
@@ -148,6 +161,11 @@ class PortAttach(Request):
             trusted=port.trusted,
             hook=port.hook,
             max_macs=port.max_macs,
+            rate_in=None if port.rate_in is None else str(port.rate_in),
+            rate_out=None if port.rate_out is None else str(port.rate_out),
+            storm_broadcast=port.storm_broadcast,
+            storm_multicast=port.storm_multicast,
+            storm_unknown=port.storm_unknown,
         )
 
 
@@ -166,6 +184,11 @@ class PortSet(Request):
     trusted: bool | UnsetType = UNSET
     hook: Hook | UnsetType = UNSET
     max_macs: MaxMacs | UnsetType = UNSET
+    rate_in: RateText | UnsetType | None = UNSET
+    rate_out: RateText | UnsetType | None = UNSET
+    storm_broadcast: Storm | UnsetType | None = UNSET
+    storm_multicast: Storm | UnsetType | None = UNSET
+    storm_unknown: Storm | UnsetType | None = UNSET
 
     def changes(self) -> dict[str, object]:
         """Fields of Port → new value. Raises Invalid."""
@@ -178,6 +201,10 @@ class PortSet(Request):
             changes["macs"] = tuple(self.mac)
         if self.ip is not UNSET:
             changes["ips"] = tuple(self.ip)
+        for field in ("rate_in", "rate_out"):
+            text = getattr(self, field)
+            if isinstance(text, str):
+                changes[field] = Rate.parse(field, text)
         return {field: value for field, value in changes.items() if field not in ("mac", "ip")}
 
 

@@ -123,6 +123,8 @@ def _places(state: State, datapath: Datapath, drops: Sequence[Drop]) -> list[Pla
     dropped: Counter[tuple[int, int]] = Counter()
     dropped_bytes: Counter[tuple[int, int]] = Counter()
     for drop in drops:
+        if drop.copies:
+            continue
         dropped[drop.port, drop.segment] += drop.packets
         dropped_bytes[drop.port, drop.segment] += drop.bytes
     wanted = [
@@ -180,18 +182,21 @@ def _traffic(places: Sequence[Place]) -> Iterator[Metric]:
 
 def _drops(state: State, drops: Sequence[Drop]) -> Iterator[Metric]:
     ports, segments = state.names("port"), state.names("segment")
-    samples = []
+    frames: list[tuple[tuple[str, ...], Drop]] = []
+    copies: list[tuple[tuple[str, ...], Drop]] = []
     for drop in drops:
         segment = segments.get(drop.segment, "")
         tenant = state.segments[segment].tenant if segment else ""
-        samples.append(((ports.get(drop.port, ""), segment, tenant, reason_label(drop.reason)), drop))
-    labels = (*PLACE, "reason")
-    yield _counter(
-        "vxagent_drop_packets", "Frames dropped, by reason.", labels, [(at, drop.packets) for at, drop in samples]
-    )
-    yield _counter(
-        "vxagent_drop_bytes", "Bytes of frames dropped, by reason.", labels, [(at, drop.bytes) for at, drop in samples]
-    )
+        at = (ports.get(drop.port, ""), segment, tenant, reason_label(drop.reason))
+        (copies if drop.copies else frames).append((at, drop))
+    for samples, name, what in (
+        (frames, "vxagent_drop", "frames dropped"),
+        (copies, "vxagent_copy_drop", "copies of floods that the port did not get"),
+    ):
+        labels = (*PLACE, "reason")
+        packets, octets = f"Number of {what}, by reason.", f"Bytes of {what}, by reason."
+        yield _counter(f"{name}_packets", packets, labels, [(at, drop.packets) for at, drop in samples])
+        yield _counter(f"{name}_bytes", octets, labels, [(at, drop.bytes) for at, drop in samples])
 
 
 def _learning(ids: Sequence[str], learning: Sequence[Learning]) -> Iterator[Metric]:

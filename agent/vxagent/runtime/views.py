@@ -82,10 +82,11 @@ def sums_of(state: State, datapath: Datapath, names: Sequence[str], drops: Mappi
 
 
 def drops_by_port(datapath: Datapath) -> dict[int, list[Drop]]:
-    """Port handle → its drop counters."""
+    """Port handle → its drop counters, of frames that it brought."""
     found: dict[int, list[Drop]] = {}
     for drop in datapath.drops():
-        found.setdefault(drop.port, []).append(drop)
+        if not drop.copies:
+            found.setdefault(drop.port, []).append(drop)
     return found
 
 
@@ -112,7 +113,7 @@ def segment_detail(state: State, datapath: Datapath, name: str) -> SegmentDetail
     segment = state.segments[name]
     members = [*state.ports, *state.uplinks]
     counters = [index for member in members for of, index in state.counters_of(member).items() if of == name]
-    drops = [drop for drop in datapath.drops() if drop.segment == handle]
+    drops = [drop for drop in datapath.drops() if drop.segment == handle and not drop.copies]
     sums = add_up(datapath.traffic(counters), drops)
     origins = Counter(entry.origin for entry in datapath.fdb(segment=handle))
     return SegmentDetail(
@@ -197,6 +198,11 @@ def _port(state: State, port: Port, sums: Sums, egress_failed: int) -> PortView:
         hook=HOOK,
         isolated=port.isolated,
         trusted=port.trusted,
+        rate_in=None if port.rate_in is None else str(port.rate_in),
+        rate_out=None if port.rate_out is None else str(port.rate_out),
+        storm_broadcast=port.storm_broadcast,
+        storm_multicast=port.storm_multicast,
+        storm_unknown=port.storm_unknown,
         rx_packets=sums.rx_packets,
         rx_bytes=sums.rx_bytes,
         tx_packets=sums.tx_packets,
@@ -263,6 +269,7 @@ def drop_views(state: State, datapath: Datapath, port: str | None) -> list[DropV
             reason=reason_label(drop.reason),
             packets=drop.packets,
             bytes=drop.bytes,
+            copies=drop.copies,
         )
         for drop in datapath.drops()
         if drop.packets and only in (None, drop.port)

@@ -50,6 +50,20 @@ Isolated = Annotated[
 Trusted = Annotated[bool | None, typer.Option("--trusted/--no-trusted", help="May serve DHCP and send RAs.")]
 HookOption = Annotated[Hook | None, typer.Option("--hook", help="Where its program may run.")]
 MaxMacs = Annotated[int | None, typer.Option("--max-macs", metavar="N", help="MACs that it may have learned.")]
+RateIn = Annotated[
+    str | None, typer.Option("--rate-in", metavar="R", help="What it may send: 100Mbit, 20kpps, 1Gbit,100kpps.")
+]
+RateOut = Annotated[str | None, typer.Option("--rate-out", metavar="R", help="What it may get, in the same form.")]
+StormBroadcast = Annotated[
+    int | None, typer.Option("--storm-broadcast", metavar="N", help="Broadcasts that it may send in a second.")
+]
+StormMulticast = Annotated[
+    int | None, typer.Option("--storm-multicast", metavar="N", help="Multicasts that it may send in a second.")
+]
+StormUnknown = Annotated[
+    int | None,
+    typer.Option("--storm-unknown", metavar="N", help="Frames to unknown MACs that it may send in a second."),
+]
 
 
 @app.command("attach")
@@ -69,6 +83,11 @@ def attach(
     trusted: Trusted = None,
     hook: HookOption = None,
     max_macs: MaxMacs = None,
+    rate_in: RateIn = None,
+    rate_out: RateOut = None,
+    storm_broadcast: StormBroadcast = None,
+    storm_multicast: StormMulticast = None,
+    storm_unknown: StormUnknown = None,
 ) -> None:
     """Plug in a port: access (--segment), trunk (--trunk) or the host itself (--internal)."""
     if (ifname is None) == (internal is None):
@@ -84,6 +103,7 @@ def attach(
         internal=internal,
         id=id_,
         **_options(segment, trunk, native, mac, ip, isolated, trusted, hook, max_macs),
+        **_limits(rate_in, rate_out, storm_broadcast, storm_multicast, storm_unknown),
     )
     answer = agent(ctx).change("POST", "v1", "ports", body=body)
     name = id_ or ifname or internal
@@ -106,10 +126,31 @@ def set_(
     trusted: Trusted = None,
     hook: HookOption = None,
     max_macs: MaxMacs = None,
+    rate_in: RateIn = None,
+    no_rate_in: Annotated[bool, typer.Option("--no-rate-in", help="It may send as much as it likes.")] = False,
+    rate_out: RateOut = None,
+    no_rate_out: Annotated[bool, typer.Option("--no-rate-out", help="It may get as much as there is.")] = False,
+    storm_broadcast: StormBroadcast = None,
+    no_storm_broadcast: Annotated[bool, typer.Option("--no-storm-broadcast", help="No such limit.")] = False,
+    storm_multicast: StormMulticast = None,
+    no_storm_multicast: Annotated[bool, typer.Option("--no-storm-multicast", help="No such limit.")] = False,
+    storm_unknown: StormUnknown = None,
+    no_storm_unknown: Annotated[bool, typer.Option("--no-storm-unknown", help="No such limit.")] = False,
 ) -> None:
     """Change a port live. A list replaces the one there was."""
     changes = _options(segment, trunk, native, mac, ip, isolated, trusted, hook, max_macs)
-    body = cleared(changes, native=no_native, mac=no_mac, ip=no_ip)
+    limits = _limits(rate_in, rate_out, storm_broadcast, storm_multicast, storm_unknown)
+    body = cleared(
+        {**changes, **limits},
+        native=no_native,
+        mac=no_mac,
+        ip=no_ip,
+        rate_in=no_rate_in,
+        rate_out=no_rate_out,
+        storm_broadcast=no_storm_broadcast,
+        storm_multicast=no_storm_multicast,
+        storm_unknown=no_storm_unknown,
+    )
     answer = agent(ctx).change("PATCH", "v1", "ports", port, body=body)
     say(answer, f"port {port} changed", f"port {port} is so already")
 
@@ -156,6 +197,23 @@ def _options(
         trusted=trusted,
         hook=hook,
         max_macs=max_macs,
+    )
+
+
+def _limits(
+    rate_in: str | None,
+    rate_out: str | None,
+    storm_broadcast: int | None,
+    storm_multicast: int | None,
+    storm_unknown: int | None,
+) -> dict[str, object]:
+    """The limits that were given."""
+    return given(
+        rate_in=rate_in,
+        rate_out=rate_out,
+        storm_broadcast=storm_broadcast,
+        storm_multicast=storm_multicast,
+        storm_unknown=storm_unknown,
     )
 
 
