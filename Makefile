@@ -143,6 +143,12 @@ scale: ## Measure start, attach, apply of 1,000 ports, memory and lists of 100,0
 	@$(MAKE) setup
 	@exec $(PY) tests/scale/measure.py
 
+.PHONY: rates
+rates: ## Measure how exactly rates are kept, by UDP and TCP; four minutes; root
+	$(need_root)
+	@$(MAKE) setup
+	@exec $(PY) tests/scale/rates.py
+
 .PHONY: clean
 clean: ## Remove what the other targets made, .venv too
 	@rm -rf .venv dist build $(BYTECODE)
