@@ -49,11 +49,12 @@ def bulk_tcp(
 
     Args:
         sender, receiver: whose stacks.
-        address: the receiver's IPv4 address.
+        address: the receiver's, IPv4 or IPv6.
         amount: bytes.
         within: seconds after which the sender gives up.
     """
-    with receiver.entered(), socket.socket() as probe:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with receiver.entered(), socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((address, 0))
         probe.listen(1)
@@ -65,7 +66,7 @@ def bulk_tcp(
     begun = time.monotonic()
     sink.start()
     with sender.entered():
-        source = socket.socket()
+        source = socket.socket(family)
     source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # giving up ends it on both sides
     source.settimeout(within)
     with source, suppress(OSError):
