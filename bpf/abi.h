@@ -72,6 +72,8 @@ enum vx_port_flag {
 	VX_PORT_INTERNAL = 1 << 6,    /* the host itself */
 	VX_PORT_LIMITED_IN = 1 << 7,  /* limits has a rate or a storm limit of what it brings */
 	VX_PORT_LIMITED_OUT = 1 << 8, /* limits has a rate of what it gets */
+	VX_PORT_IP_LOCKED = 1 << 9,   /* lists IPs: no other source */
+	VX_PORT_PREFIXES = 1 << 10,   /* some of them are prefixes */
 };
 
 /* vx_port.state; the last three belong to a live migration. */
@@ -176,6 +178,31 @@ struct vx_fdb_entry {
 	__u8 origin;
 	__u8 flags;
 	__u64 seen_ns; /* bpf_ktime_get_ns of the last refresh; kept to about a second */
+};
+
+/*
+ * Key of addresses, a hash, and of prefixes, an LPM trie. The octets are as on the wire, an IPv4
+ * address in the first four and zeroes behind it.
+ *
+ * The trie wants the bits to compare counted in front of them: port and family count in full (32),
+ * then come those of the prefix. A hash finds one address in half of a trie's time, so what has no
+ * host bits is in addresses, and a port without prefixes spares itself the trie
+ * (VX_PORT_PREFIXES). There all bits count; a key of whole words of 8 bytes is also what the
+ * kernel compares fastest.
+ */
+struct vx_address_key {
+	__u32 bits;
+	__u16 port;
+	__u16 family; /* 4 or 6 */
+	__u8 octets[16];
+};
+
+#define VX_ALL_BITS 160 /* of an address that is listed itself, or looked up */
+
+/* Value of both. Nothing but the port, which the key has already: the row is there, that is all. */
+struct vx_address {
+	__u16 port;
+	__u16 reserved;
 };
 
 /*

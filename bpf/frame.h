@@ -10,6 +10,9 @@
 
 #include "abi.h"
 
+/* Ports with one of these know by which addresses their VM may go: ARP and ND are looked into. */
+#define VX_PORT_LOCKS (VX_PORT_MAC_LOCKED | VX_PORT_IP_LOCKED)
+
 #define VX_TAG_BYTES 4 /* IEEE 802.1Q-2018, 9.3: TPID and TCI */
 
 /* Tag control information, IEEE 802.1Q-2018, 9.6, in host byte order. */
@@ -50,6 +53,16 @@ struct vx_copy {
 	bool peer;     /* by bpf_redirect_peer */
 };
 
+/* Where the payload of an IP packet begins, behind options and extension headers. */
+struct vx_l4 {
+	__u32 offset; /* in the frame's bytes */
+	__u32 end;    /* of the packet, as its own header has it, in the same bytes */
+	__u8 protocol;
+	bool fragment; /* part of a larger packet; IPv6: there is a Fragment header at all */
+	bool later;    /* a fragment behind the first: what it begins with is no header */
+	bool hidden;   /* the header that offset should lead to is out of reach */
+};
+
 /* All in host byte order. A MAC is a number with the first octet highest, as in the keys of fdb. */
 struct vx_frame {
 	/* parse.h */
@@ -61,6 +74,13 @@ struct vx_frame {
 	__u16 tci;	/* of the same tag */
 	bool tag_in_data;     /* the tag is not in skb->vlan_tci but still in the frame's bytes */
 	bool followed_by_tag; /* another tag, of whatever TPID, follows it */
+	__u16 ethertype;      /* behind the first tag; if the frame is inspected, behind all tags */
+	__u32 l3;	      /* where, in the frame's bytes, what it announces begins */
+
+	/* parse_l3.h, if the frame is inspected; else all zero */
+	struct vx_l4 l4;
+	__u16 udp_source; /* port of a UDP header within reach */
+	__u8 nd;	  /* ICMPv6 type of an ND message within reach */
 
 	/* classify.h */
 	__u32 counter; /* index into traffic of (from, segment) */

@@ -147,4 +147,19 @@ static __always_inline struct vx_fdb_entry *vx_find_fdb(__u16 segment, __u64 mac
 	return entry->segment == segment ? row : NULL;
 }
 
+/* Whether a port lists an address, for itself and in a prefix. */
+static __always_inline bool vx_has_address(const struct vx_address_key *key)
+{
+	const volatile struct vx_address *row = vx_lookup(addresses, (void *)key);
+
+	return row && row->port == key->port;
+}
+
+static __always_inline bool vx_has_prefix(const struct vx_address_key *key)
+{
+	const volatile struct vx_address *row = vx_lookup(prefixes, (void *)key);
+
+	return row && row->port == key->port;
+}
+
 #endif /* VX_MAPS_H */

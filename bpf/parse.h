@@ -3,7 +3,8 @@
  * Step 1: from bytes to struct vx_frame.
  *
  * The parser is total: either it has filled all of its members, or the frame is malformed, because
- * a header that must be read runs past its end. No other stage reads the frame's bytes.
+ * a header that must be read runs past its end. What is behind the Ethernet header and its tags is
+ * read by parse_l3.h and, for the guards, guard_l3.h; no other stage reads the frame's bytes.
  *
  * Where tags are: in front of tc the kernel moves an outer tag of TPID 0x8100 or 0x88a8 from the
  * bytes to skb->vlan_tci, unless one is there already. A VM behind a veth can set both; its frame
@@ -14,37 +15,11 @@
 
 #include <linux/if_ether.h>
 #include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
 #include "frame.h"
-
-/* Used for stacked tags in the field, beside IEEE's 0x8100 and 0x88a8. */
-#define VX_TPID_9100 0x9100
-#define VX_TPID_9200 0x9200
-#define VX_TPID_9300 0x9300
-
-/* A tag in the frame's bytes, from behind its TPID. */
-struct vx_tag {
-	__be16 tci;
-	__be16 type; /* of what follows */
-};
-
-static __always_inline bool vx_is_tpid(__u16 type)
-{
-	switch (type) {
-	case ETH_P_8021Q:
-	case ETH_P_8021AD:
-	case VX_TPID_9100:
-	case VX_TPID_9200:
-	case VX_TPID_9300:
-		return true;
-	default:
-		return false;
-	}
-}
+#include "parse_l3.h"
 
 /*
  * Fills the MACs and returns the EtherType, or -1.
@@ -68,56 +43,6 @@ static __always_inline int vx_parse_ethernet(struct __sk_buff *skb, struct vx_fr
 	return tail & 0xffff;
 }
 
-/* IPv6 extension headers that may stand before TCP or UDP, RFC 8200, section 4.1. */
-static __always_inline bool vx_is_extension(__u8 header)
-{
-	switch (header) {
-	case IPPROTO_HOPOPTS:
-	case IPPROTO_ROUTING:
-	case IPPROTO_FRAGMENT:
-	case IPPROTO_DSTOPTS:
-		return true;
-	default:
-		return false;
-	}
-}
-
-#define VX_MAX_EXTENSIONS 6 /* bounds the loop; a frame with more is measured without them */
-
-/* Each finds the L4 protocol and its offset; false: a header runs past the end. */
-static __always_inline bool vx_skip_ipv4(struct __sk_buff *skb, __u32 *offset, __u8 *protocol)
-{
-	struct iphdr ip;
-
-	if (bpf_skb_load_bytes(skb, *offset, &ip, sizeof(ip)))
-		return false;
-	*offset += ip.ihl * 4; /* RFC 791, 3.1: in words of 32 bits */
-	*protocol = ip.protocol;
-	return ip.ihl * 4 >= sizeof(ip);
-}
-
-static __always_inline bool vx_skip_ipv6(struct __sk_buff *skb, __u32 *offset, __u8 *protocol)
-{
-	struct ipv6hdr ip;
-	struct ipv6_opt_hdr extension;
-
-	if (bpf_skb_load_bytes(skb, *offset, &ip, sizeof(ip)))
-		return false;
-	*offset += sizeof(ip);
-	*protocol = ip.nexthdr;
-	for (int i = 0; i < VX_MAX_EXTENSIONS && vx_is_extension(*protocol); i++) {
-		if (bpf_skb_load_bytes(skb, *offset, &extension, sizeof(extension)))
-			return false;
-		/*
-		 * RFC 8200, 4.2: in words of 64 bits, the first not counted. A fragment header
-		 * (4.5) has a zero in the place of the length.
-		 */
-		*offset += (extension.hdrlen + 1) * 8;
-		*protocol = extension.nexthdr;
-	}
-	return true;
-}
-
 /* <linux/skbuff.h> GSO_BY_FRAGS: the segments (of SCTP) are as large as they happen to be. */
 #define VX_GSO_BY_FRAGS 0xffff
 
@@ -134,8 +59,7 @@ static __always_inline bool vx_skip_ipv6(struct __sk_buff *skb, __u32 *offset, _
 static __always_inline int vx_parse_gso(struct __sk_buff *skb, __u32 offset)
 {
 	__u32 size = skb->gso_size;
-	__u32 l4 = offset;
-	__u8 protocol;
+	struct vx_l4 l4 = {};
 	struct tcphdr tcp;
 	__be16 type;
 
@@ -144,21 +68,21 @@ static __always_inline int vx_parse_gso(struct __sk_buff *skb, __u32 offset)
 	if (bpf_skb_load_bytes(skb, offset - sizeof(type), &type, sizeof(type)))
 		return -1;
 	if (type == bpf_htons(ETH_P_IP)) {
-		if (!vx_skip_ipv4(skb, &l4, &protocol))
+		if (!vx_find_l4_in_ipv4(skb, offset, &l4))
 			return -1;
 	} else if (type == bpf_htons(ETH_P_IPV6)) {
-		if (!vx_skip_ipv6(skb, &l4, &protocol))
+		if (!vx_find_l4_in_ipv6(skb, offset, &l4))
 			return -1;
 	} else {
 		return size;
 	}
-	size += l4 - offset;
-	if (protocol == IPPROTO_TCP) {
-		if (bpf_skb_load_bytes(skb, l4, &tcp, sizeof(tcp)))
+	size += l4.offset - offset;
+	if (l4.protocol == IPPROTO_TCP) {
+		if (bpf_skb_load_bytes(skb, l4.offset, &tcp, sizeof(tcp)))
 			return -1;
 		return size + tcp.doff * 4; /* RFC 9293, 3.1: in words of 32 bits */
 	}
-	if (protocol == IPPROTO_UDP && (type != bpf_htons(ETH_P_IP) || skb->gso_size % 8))
+	if (l4.protocol == IPPROTO_UDP && (type != bpf_htons(ETH_P_IP) || skb->gso_size % 8))
 		return size + sizeof(struct udphdr);
 	return size;
 }
@@ -191,6 +115,8 @@ static __always_inline int vx_parse(struct __sk_buff *skb, struct vx_frame *f)
 	}
 	if (skb->len < l3)
 		return vx_drop(VX_MALFORMED);
+	f->ethertype = type;
+	f->l3 = l3;
 
 	f->l3_bytes = skb->len - l3;
 	if (skb->gso_size) {

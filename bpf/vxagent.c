@@ -11,8 +11,10 @@
 #include "forward.h"
 #include "frame.h"
 #include "guard.h"
+#include "guard_l3.h"
 #include "learn.h"
 #include "parse.h"
+#include "parse_l3.h"
 #include "rate.h"
 #include "tag.h"
 #include "verdict.h"
@@ -28,11 +30,15 @@ int vx_tc(struct __sk_buff *skb)
 
 	fate = vx_arrive(skb, f) ?:
 	       vx_parse(skb, f) ?:		/* 1 */
+	       vx_parse_l3(skb, f) ?:		/* 1 */
 	       vx_keep_link_local(f) ?:		/* 2 */
 	       vx_classify(f) ?:		/* 3 */
 	       vx_guard_address(f) ?:		/* 4 */
 	       vx_guard_state(f) ?:		/* 4a */
 	       vx_guard_mac(f) ?:		/* 5, 6 */
+	       vx_guard_ip(skb, f) ?:		/* 7 */
+	       vx_guard_neighbour(skb, f) ?:	/* 8 */
+	       vx_guard_server(f) ?:		/* 9 */
 	       vx_resolve(f) ?:			/* 10 */
 	       vx_keep_tagged(f) ?:		/* 3 */
 	       vx_limit_arrival(skb, f) ?:	/* 11 */

@@ -27,6 +27,7 @@ from support.frames import (
 from support.outcome import FORWARDED, Outcome
 from support.rows import Row, Way, check, rows
 from support.world import BLUE, World
+from vxagent.core.tables import PortFlag
 from vxagent.lab.pump import VNET_HDR
 
 DOT1Q = b"\x81\x00"
@@ -83,6 +84,7 @@ def test_frame_that_ends_within_a_tag_is_malformed(world: World, row: Row, way: 
         name="an IPv4 header that lies",
         frame=ethernet(mac(2), mac(1), ipv4(udp(), ihl=15)),
         knows=((BLUE, 2),),
+        prepare=lambda world: world.set_port(1, flags=PortFlag.TRUSTED),
         fate=FORWARDED,
         out={2: ethernet(mac(2), mac(1), ipv4(udp(), ihl=15))},
     ),

@@ -21,7 +21,10 @@ MULTICAST = bytes.fromhex("01005e000001")  # RFC 1112, 6.4: of 224.0.0.1
 LINK_LOCAL = bytes.fromhex("0180c200000e")  # LLDP: nearest bridge
 
 HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION = 0, 43, 44, 60  # RFC 8200, 4.1
-TCP, UDP, SCTP = 6, 17, 132
+TCP, UDP, ICMPV6, SCTP = 6, 17, 58, 132
+AUTHENTICATION, MOBILITY, HIP, SHIM6 = 51, 135, 139, 140  # further extension headers of IPv6, RFC 7045, section 4
+
+RS, RA, NS, NA, REDIRECT = 133, 134, 135, 136, 137  # ICMPv6, RFC 4861, section 4
 
 
 def mac(number: int) -> bytes:
@@ -104,25 +107,49 @@ def tcp(data: bytes = b"", *, source: int = 1024, destination: int = 9, options:
     )
 
 
+def icmpv6(kind: int, data: bytes = bytes(4)) -> L4:
+    """RFC 4443, 2.1; `data` is what follows the checksum."""
+    return L4(ICMPV6, struct.pack("!BBH", kind, 0, 0) + data, 2)
+
+
+def nd(kind: int, target: str = "::", *options: bytes) -> L4:
+    """An ND message; `target` is left out of RS and RA."""
+    address = ipaddress.IPv6Address(target).packed
+    bodies = {RS: bytes(4), RA: bytes(12), REDIRECT: bytes(4) + address + bytes(16)}
+    return icmpv6(kind, bodies.get(kind, bytes(4) + address) + b"".join(options))
+
+
+def link_layer(kind: int, address: bytes) -> bytes:
+    """An ND option, RFC 4861, 4.6.1: 1 the source's MAC, 2 the target's."""
+    return bytes([kind, 1]) + address
+
+
 def raw(protocol: int, data: bytes) -> L4:
     """Any other protocol."""
     return L4(protocol, data)
 
 
 def ipv4(
-    inside: L4, *, source: str = "10.0.0.1", destination: str = "10.0.0.2", options: bytes = b"", ihl: int = 0
+    inside: L4,
+    *,
+    source: str = "10.0.0.1",
+    destination: str = "10.0.0.2",
+    options: bytes = b"",
+    ihl: int = 0,
+    fragment: int = 0,
 ) -> L3:
     """RFC 791, 3.1.
 
     Args:
         options: padded to whole words.
         ihl: what the header claims of its own length (words); by default the truth.
+        fragment: flags and offset: 0x2000 is MF, the rest counts 8 bytes each.
     """
     options += bytes(-len(options) % 4)
     addresses = ipaddress.IPv4Address(source).packed + ipaddress.IPv4Address(destination).packed
     length = 20 + len(options) + len(inside.data)
     first = 0x40 | (ihl or 5 + len(options) // 4)
-    head = struct.pack("!BBHHHBBH", first, 0, length, 1, 0, 64, inside.protocol, 0) + addresses + options
+    head = struct.pack("!BBHHHBBH", first, 0, length, 1, fragment, 64, inside.protocol, 0) + addresses + options
     head = head[:10] + checksum(head) + head[12:]
     pseudo = addresses + struct.pack("!BBH", 0, inside.protocol, len(inside.data))
     return L3(IPV4, head + _checked(inside, pseudo))
@@ -134,18 +161,21 @@ def ipv6(
     source: str = "2001:db8::1",
     destination: str = "2001:db8::2",
     extensions: tuple[tuple[int, int], ...] = (),
+    fragment: int = 0,
 ) -> L3:
     """RFC 8200, 3.
 
     Args:
+        fragment: of the fragment header: 1 is M, the rest counts bytes.
         extensions: (type, bytes) of the headers in between; bytes is a multiple of 8, a fragment header has 8.
     """
     addresses = ipaddress.IPv6Address(source).packed + ipaddress.IPv6Address(destination).packed
     types = [kind for kind, _ in extensions] + [inside.protocol]
     between = b""
     for (kind, size), following in zip(extensions, types[1:], strict=True):
-        units = 0 if kind == FRAGMENT else size // 8 - 1
-        between += struct.pack("!BB", following, units).ljust(size, b"\0")
+        units = {FRAGMENT: 0, AUTHENTICATION: size // 4 - 2}.get(kind, size // 8 - 1)
+        second = fragment if kind == FRAGMENT else 0
+        between += struct.pack("!BBH", following, units, second).ljust(size, b"\0")
     pseudo = addresses + struct.pack("!IHBB", len(inside.data), 0, 0, inside.protocol)
     body = between + _checked(inside, pseudo)
     return L3(IPV6, struct.pack("!IHBB", 6 << 28, len(body), types[0], 64) + addresses + body)

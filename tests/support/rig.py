@@ -166,7 +166,7 @@ def _clear(opened: Map) -> None:
     if spec.type is MapType.RINGBUF:
         return
     for batch in opened.batches():
-        if spec.type in (MapType.HASH, MapType.PERCPU_HASH):
+        if spec.type in (MapType.HASH, MapType.PERCPU_HASH, MapType.LPM_TRIE):
             for at in range(0, len(batch.keys), spec.key_size):
                 opened.delete(bytes(batch.keys[at : at + spec.key_size]))
         elif any(batch.values):

@@ -22,6 +22,7 @@ import struct
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from ipaddress import ip_network
 
 from support import frames
 from support.frames import mac
@@ -29,6 +30,7 @@ from support.outcome import TC_ACT_REDIRECT, Counts, Outcome, count, judge
 from support.rig import Rig, skb
 from support.wires import NO_OFFLOAD, Wires
 from vxagent.core.tables import (
+    AddressRow,
     DeviceRow,
     FdbFlag,
     FdbRow,
@@ -41,6 +43,7 @@ from vxagent.core.tables import (
     SegmentRow,
     SettingsRow,
     Table,
+    address_key,
     fdb_key,
     member_key,
     slot_key,
@@ -192,6 +195,15 @@ class World:
         key = struct.pack("=Q", fdb_key(key_segment or segment, number(address)))
         self.rig.maps["fdb"].update(key, value)
         self.rig.maps["learning"].update(struct.pack("=I", port), abi.LEARNING.pack(learned=self.learned(port) + 1))
+
+    def list_ips(self, port: int, *ips: str) -> None:
+        """Make a port list these addresses and prefixes, as well as what it lists already."""
+        flags = self.ports[port].flags | PortFlag.IP_LOCKED
+        for network in map(ip_network, ips):
+            table, key = address_key(port, network)
+            flags |= PortFlag.PREFIXES if table is Table.PREFIXES else PortFlag(0)
+            self.rig.put(table, key, AddressRow(port=port))
+        self.set_port(port, flags=flags)
 
     # What there is
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vxagent.core.tables import (
+    AddressRow,
     DeviceRow,
     FdbFlag,
     FdbRow,
@@ -21,6 +25,7 @@ from vxagent.core.tables import (
     SegmentRow,
     SettingsRow,
     Table,
+    address_key,
     fdb_key,
 )
 from vxagent.datapath import abi, codec, maps
@@ -57,6 +62,8 @@ ROWS: dict[Table, st.SearchStrategy[Row]] = {
         counter_none=u32,
         max_macs=u32,
     ),
+    Table.ADDRESSES: st.builds(AddressRow, port=u16),
+    Table.PREFIXES: st.builds(AddressRow, port=u16),
     Table.DEVICES: st.builds(DeviceRow, ifindex=u32, port=u16),
     Table.VIDS: memberships,
     Table.MEMBERS: memberships,
@@ -83,6 +90,35 @@ def test_a_key_survives_the_way_there_and_back(table: Table, key: int) -> None:
 def test_an_fdb_key_takes_a_segment_and_a_mac(segment: int, mac: int) -> None:
     key = fdb_key(segment, mac)
     assert codec.decode_key(Table.FDB, codec.encode_key(Table.FDB, key)) == key
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> IPv4Network | IPv6Network:
+    address = draw(st.ip_addresses())
+    return ip_network((address, draw(st.integers(0, address.max_prefixlen))), strict=False)
+
+
+@given(u16, networks())
+def test_keys_of_addresses_survive_as_well(port: int, network: IPv4Network | IPv6Network) -> None:
+    table, key = address_key(port, network)
+    assert codec.decode_key(table, codec.encode_key(table, key)) == key
+
+
+@pytest.mark.parametrize(
+    ("network", "table", "bits"),
+    [
+        ("10.1.0.0/16", Table.PREFIXES, 32 + 16),
+        ("10.1.0.0", Table.ADDRESSES, 32 + 128),
+        ("a01::/16", Table.PREFIXES, 32 + 16),
+        ("a01::", Table.ADDRESSES, 32 + 128),
+    ],
+)
+def test_an_address_in_a_key_is_as_on_the_wire(network: str, table: Table, bits: int) -> None:
+    found, number = address_key(0x0102, ip_network(network))
+    key = codec.encode_key(found, number)
+    assert found is table
+    assert key[:8] == struct.pack("=IHH", bits, 0x0102, 6 if ":" in network else 4)
+    assert key[8:] == bytes([10, 1]).ljust(16, b"\0")
 
 
 @pytest.mark.parametrize("table", Table)

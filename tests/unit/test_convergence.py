@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 from operator import methodcaller
 
 import pytest
@@ -28,13 +29,14 @@ segments = st.sampled_from(sorted(SEGMENTS))
 taps = st.sampled_from([name for name in DEVICES if name.startswith("tap")])
 nics = st.sampled_from([name for name in DEVICES if name.startswith("eth")])
 macs = st.lists(st.sampled_from(MACS), max_size=2, unique=True).map(tuple)
+ips = st.lists(st.sampled_from(("10.0.0.1", "10.1.0.0/16", "2001:db8::1")), max_size=2, unique=True).map(tuple)
 vlans = st.none() | st.integers(10, 12)
 
 
 @st.composite
 def ports(draw: st.DrawFn) -> Port:
     ifname = draw(taps)
-    base = Port(id=ifname, ifname=ifname, segment="blue", macs=draw(macs), isolated=draw(st.booleans()))
+    base = Port(id=ifname, ifname=ifname, segment="blue", macs=draw(macs), ips=draw(ips), isolated=draw(st.booleans()))
     if draw(st.booleans()):
         return replace(base, segment=draw(segments))
     names = draw(st.lists(segments, min_size=1, max_size=3, unique=True))
@@ -95,7 +97,13 @@ class Convergence(RuleBasedStateMachine):
     def set_port(self, port: Port) -> None:
         self.attempt(
             lambda d: d.set_port(
-                port.id, mode=port.mode, segment=port.segment, trunk=port.trunk, native=port.native, macs=port.macs
+                port.id,
+                mode=port.mode,
+                segment=port.segment,
+                trunk=port.trunk,
+                native=port.native,
+                macs=port.macs,
+                ips=port.ips,
             )
         )
 
@@ -223,6 +231,30 @@ def test_a_broadcast_leaves_on_the_uplink_with_the_segments_vlan(sim: Sim) -> No
 def test_a_mac_that_the_port_does_not_list_is_denied(sim: Sim) -> None:
     outcome = sim.datapath.forward(DEVICES["tap0"], Frame(src=0x020000000002, dst=0xFFFFFFFFFFFF))
     assert outcome.reason is Reason.SRC_MAC_DENIED
+
+
+@pytest.mark.parametrize(
+    ("ip", "denied"),
+    [
+        ("10.0.0.1", False),
+        ("10.0.0.2", True),
+        ("10.1.255.255", False),
+        ("10.2.0.0", True),
+        ("2001:db8::1:2", False),
+        ("2001:db8:0:1::", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("fe80::2", False),
+    ],
+)
+def test_a_port_that_lists_ips_goes_by_no_other(sim: Sim, ip: str, denied: bool) -> None:
+    sim.change(lambda d: d.set_port("tap1", ips=("10.0.0.1", "10.1.0.0/16", "2001:db8::/64")))
+    frame = Frame(src=0x020000000002, dst=0x020000000001, ip=ip_address(ip))
+    outcome = sim.datapath.forward(DEVICES["tap1"], frame)
+    assert (outcome.reason is Reason.SRC_IP_DENIED) == denied
+    sim.change(lambda d: d.set_port("tap1", ips=()))
+    assert sim.datapath.forward(DEVICES["tap1"], frame).verdict is Verdict.FORWARDED
+    assert not [key for table, key in sim.datapath.rows() if table in (Table.ADDRESSES, Table.PREFIXES)]
 
 
 def test_a_moved_port_takes_nothing_of_its_old_segment(sim: Sim) -> None:

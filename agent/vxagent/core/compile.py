@@ -6,9 +6,11 @@ Each object owns its rows: nobody else writes them. All numbers have been given 
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_network
 
 from vxagent.core.state import Owner, State, unusable
 from vxagent.core.tables import (
+    AddressRow,
     DeviceRow,
     FdbFlag,
     FdbRow,
@@ -23,6 +25,7 @@ from vxagent.core.tables import (
     SegmentRow,
     SettingsRow,
     Table,
+    address_key,
     fdb_key,
     member_key,
     slot_key,
@@ -96,6 +99,8 @@ def _port_rows(state: State, port: Port) -> Rows:
         (port.isolated, PortFlag.ISOLATED),
         (port.trusted, PortFlag.TRUSTED),
         (bool(port.macs), PortFlag.MAC_LOCKED),
+        (bool(port.ips), PortFlag.IP_LOCKED),
+        (any("/" in ip for ip in port.ips), PortFlag.PREFIXES),
         (device is not None and device.peer_elsewhere, PortFlag.PEER),
         (replace(limits, out_bits=0, out_packets=0) != LimitsRow(), PortFlag.LIMITED_IN),
         (bool(limits.out_bits or limits.out_packets), PortFlag.LIMITED_OUT),
@@ -106,6 +111,8 @@ def _port_rows(state: State, port: Port) -> Rows:
     handle = state.handle_of_port(port.id)
     if limits != LimitsRow():
         rows[Table.LIMITS, handle] = limits
+    for network in map(ip_network, port.ips):
+        rows[address_key(handle, network)] = AddressRow(port=handle)
     for segment, _ in port.memberships:
         at = state.handle_of_segment(segment)
         for mac in port.macs:

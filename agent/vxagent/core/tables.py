@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag, StrEnum
+from ipaddress import IPv4Network, IPv6Network
+
+PORT_BITS = 32  # of a port and an address family in keys of `addresses` and `prefixes`
+ADDRESS_BITS = 128
+ALL_BITS = PORT_BITS + ADDRESS_BITS
 
 
 class Table(StrEnum):
@@ -17,6 +22,8 @@ class Table(StrEnum):
     SETTINGS = "settings"
     SEGMENTS = "segments"
     LIMITS = "limits"
+    ADDRESSES = "addresses"
+    PREFIXES = "prefixes"
     PORTS = "ports"
     MEMBERS = "members"
     VIDS = "vids"
@@ -37,6 +44,8 @@ class PortFlag(IntFlag):
     INTERNAL = 64
     LIMITED_IN = 128
     LIMITED_OUT = 256
+    IP_LOCKED = 512
+    PREFIXES = 1024
 
 
 class PortMode(IntEnum):
@@ -145,7 +154,14 @@ class FdbRow:
     flags: FdbFlag
 
 
-Row = SettingsRow | SegmentRow | LimitsRow | PortRow | DeviceRow | MembershipRow | FdbRow
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressRow:
+    """addresses and prefixes: the port lists what the key says."""
+
+    port: int
+
+
+Row = SettingsRow | SegmentRow | LimitsRow | PortRow | DeviceRow | MembershipRow | FdbRow | AddressRow
 RowKey = tuple[Table, int]
 Rows = dict[RowKey, Row]
 
@@ -168,6 +184,18 @@ def slot_key(segment: int, slot: int) -> int:
 def fdb_key(segment: int, mac: int) -> int:
     """Key of `fdb`; `mac` with its first octet highest."""
     return segment << 48 | mac
+
+
+def address_key(port: int, network: IPv4Network | IPv6Network) -> tuple[Table, int]:
+    """Table and key of what a port lists: a single address in `addresses`, others in `prefixes`.
+
+    From the highest: how many of the bits that follow count, port, family, the address from its first bit on.
+    """
+    alone = network.prefixlen == network.max_prefixlen
+    count = ALL_BITS if alone else PORT_BITS + network.prefixlen
+    address = int(network.network_address) << ADDRESS_BITS - network.max_prefixlen
+    key = (count << PORT_BITS | port << 16 | network.version) << ADDRESS_BITS | address
+    return Table.ADDRESSES if alone else Table.PREFIXES, key
 
 
 def split_fdb_key(key: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum, IntFlag
 
-from vxagent.core.tables import FdbFlag, Origin, PortFlag, PortMode, SegmentFlag
+from vxagent.core.tables import ALL_BITS, FdbFlag, Origin, PortFlag, PortMode, SegmentFlag
 from vxagent.model.ids import MAX_MEMBERS
 
 LAYOUT = 1  # part of the pin path
@@ -141,6 +141,8 @@ SEGMENT = Layout("vx_segment", handle="H", slots="H", mtu="H", flags="H", vni="I
 DEVICE = Layout("vx_device", ifindex="I", port="H", reserved="H")
 MEMBERSHIP = Layout("vx_membership", port="H", segment="H", vid="H", slot="H", counter="I", reserved="I")
 FDB_ENTRY = Layout("vx_fdb_entry", port="H", vtep="H", segment="H", origin="B", flags="B", seen_ns="Q")
+ADDRESS_KEY = Layout("vx_address_key", bits="I", port="H", family="H", octets="16s")
+ADDRESS = Layout("vx_address", port="H", reserved="H")
 TRAFFIC = Layout("vx_traffic", packets="4Q", bytes="4Q", tx_packets="Q", tx_bytes="Q", copies="Q")
 DROP_KEY = Layout("vx_drop_key", port="H", segment="H", reason="H", copies="H")
 DROP_COUNT = Layout("vx_drop_count", packets="Q", bytes="Q")
@@ -165,6 +167,8 @@ STRUCTS = (
     DEVICE,
     MEMBERSHIP,
     FDB_ENTRY,
+    ADDRESS_KEY,
+    ADDRESS,
     TRAFFIC,
     DROP_KEY,
     DROP_COUNT,
@@ -193,5 +197,6 @@ DEFINES = {
     "VX_CHUNK": CHUNK,
     "VX_MAX_MEMBERS": MAX_MEMBERS,
     "VX_COUNTED_VERDICTS": COUNTED_VERDICTS,
+    "VX_ALL_BITS": ALL_BITS,
 }
 """Every number that abi.h defines."""

@@ -9,8 +9,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from typing import Protocol
 
 from vxagent.core.tables import (
+    ADDRESS_BITS,
+    PORT_BITS,
+    AddressRow,
     DeviceRow,
     FdbFlag,
     FdbRow,
@@ -32,6 +36,27 @@ U32 = struct.Struct("=I")
 U64 = struct.Struct("=Q")
 
 
+class _Key(Protocol):
+    """How an integer becomes a key's bytes. `struct.Struct` is one, where the key is one number."""
+
+    def pack(self, key: int, /) -> bytes: ...
+
+    def unpack(self, data: bytes | memoryview, /) -> tuple[int]: ...
+
+
+class _AddressKey:
+    """Keys of `addresses` and `prefixes`: numbers in the machine's byte order, then the address as on the wire."""
+
+    def pack(self, key: int, /) -> bytes:
+        words = [key >> shift & 0xFFFFFFFF for shift in (PORT_BITS + ADDRESS_BITS, ADDRESS_BITS)]
+        octets = (key & (1 << ADDRESS_BITS) - 1).to_bytes(ADDRESS_BITS // 8, "big")
+        return abi.ADDRESS_KEY.struct.pack(words[0], words[1] >> 16, words[1] & 0xFFFF, octets)
+
+    def unpack(self, data: bytes | memoryview, /) -> tuple[int]:
+        bits, port, family, octets = abi.ADDRESS_KEY.struct.unpack(data)
+        return ((bits << PORT_BITS | port << 16 | family) << ADDRESS_BITS | int.from_bytes(octets, "big"),)
+
+
 @dataclass(frozen=True, slots=True)
 class _Codec:
     """How one table's rows are packed.
@@ -46,7 +71,7 @@ class _Codec:
     layout: abi.Layout
     row: type[Row]
     convert: dict[str, Callable[[int], int]] = field(default_factory=dict)
-    key: struct.Struct = U32
+    key: _Key = U32
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,6 +81,8 @@ class _Codec:
 _MEMBERSHIP = _Codec(abi.MEMBERSHIP, MembershipRow)
 _CODECS = {
     Table.SETTINGS: _Codec(abi.SETTINGS, SettingsRow),
+    Table.ADDRESSES: _Codec(abi.ADDRESS, AddressRow, key=_AddressKey()),
+    Table.PREFIXES: _Codec(abi.ADDRESS, AddressRow, key=_AddressKey()),
     Table.SEGMENTS: _Codec(abi.SEGMENT, SegmentRow, {"flags": SegmentFlag}),
     Table.LIMITS: _Codec(abi.LIMITS, LimitsRow),
     Table.PORTS: _Codec(abi.PORT, PortRow, {"flags": PortFlag, "state": PortMode}),

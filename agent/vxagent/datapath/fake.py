@@ -1,7 +1,7 @@
 """A data path in memory that does what the programs do with the same rows: where does this frame go?
 
 It applies effects like the real one, so a test can put the same effects in another order, or twice, and ask
-whether the tables, and what becomes of a frame, are the same. It follows the frame rules (bpf/README.md) 2 to 6, 10
+whether the tables, and what becomes of a frame, are the same. It follows the frame rules (bpf/README.md) 2 to 7, 10
 and 13 to 18 by looking at rows alone.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, FlushFdb, PutRow
 from vxagent.core.tables import (
@@ -25,6 +26,7 @@ from vxagent.core.tables import (
     SegmentRow,
     SettingsRow,
     Table,
+    address_key,
     fdb_key,
     member_key,
     slot_key,
@@ -36,16 +38,18 @@ from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Traffic
 from vxagent.errors import HostError
 
 _NS = 1_000_000_000
+_LINK_LOCAL = ip_network("fe80::/10")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """A frame as a test describes it. tags: (TPID, VID), outermost first; length: bytes of L3."""
+    """A frame as a test describes it. tags: (TPID, VID), outermost first; length: bytes of L3; ip: its source."""
 
     src: int
     dst: int
     tags: tuple[tuple[int, int], ...] = ()
     length: int = 46
+    ip: IPv4Address | IPv6Address | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +272,14 @@ class FakeDatapath:
             raise _Dropped(Reason.SRC_MAC_DENIED)
         if isinstance(row, FdbRow) and row.port != port.handle:
             raise _Dropped(Reason.SRC_MAC_CONFLICT)
+        if PortFlag.IP_LOCKED in port.flags and frame.ip is not None and not self._may_use(port.handle, frame.ip):
+            raise _Dropped(Reason.SRC_IP_DENIED)
+
+    def _may_use(self, port: int, address: IPv4Address | IPv6Address) -> bool:
+        if address.is_unspecified or address in _LINK_LOCAL:
+            return True
+        around = (ip_network((address, length), strict=False) for length in range(address.max_prefixlen + 1))
+        return any(address_key(port, network) in self.table for network in around)
 
     def _learn(self, port: PortRow, segment: int, mac: int) -> None:
         key = fdb_key(segment, mac)
