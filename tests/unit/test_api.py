@@ -98,12 +98,13 @@ def test_a_port_whose_device_is_not_there_is_attached_and_says_why_it_waits(api:
     assert (port["id"], port["state"]) == ("tap9", "pending")
 
 
-def test_a_listed_ip_is_kept_and_warned_about(api: httpx.Client) -> None:
+def test_a_listed_ip_is_kept(api: httpx.Client) -> None:
     api.post("/v1/segments", json=BLUE)
     answer = api.post("/v1/ports", json={"ifname": "tap0", "segment": "blue", "ip": ["10.0.0.1"]}).json()
-    assert answer["warnings"] == ["ip is stored and shown, but the address checks are not in the data plane yet"]
+    assert answer["warnings"] == []
     assert api.get("/v1/ports/tap0").json()["ips"] == ["10.0.0.1"]
-    assert api.patch("/v1/ports/tap0", json={"ip": []}).json()["warnings"] == []
+    assert api.patch("/v1/ports/tap0", json={"ip": []}).json()["changed"]
+    assert api.get("/v1/ports/tap0").json()["ips"] == []
 
 
 def test_a_trunk_port_becomes_an_access_port_and_back(api: httpx.Client) -> None:

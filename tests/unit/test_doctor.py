@@ -143,12 +143,6 @@ def test_an_uplink_keeps_the_hosts_addresses_and_arp() -> None:
     assert judge(switch(TAP, replace(ETH, addresses=("192.0.2.1",)))) == []
 
 
-def test_ips_are_said_to_be_unchecked() -> None:
-    [(level, what, _)] = judge(switch(TAP, ETH, ips=("10.0.0.1",)))
-    assert level is Level.WARN
-    assert "port p0 lists IPs" in what
-
-
 def test_an_internal_port_is_judged_by_its_switch_side() -> None:
     switch = Switch({}, host="hv1")
     draft = switch.draft()

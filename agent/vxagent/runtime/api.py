@@ -23,7 +23,7 @@ from vxagent.core.document import Change, export
 from vxagent.core.effects import FlushFdb
 from vxagent.core.switch import Draft
 from vxagent.model.ids import check_mac
-from vxagent.model.port import Mode, Port, PortState
+from vxagent.model.port import Mode, PortState
 from vxagent.protocol.answers import (
     Applied,
     ChangeView,
@@ -60,8 +60,6 @@ from vxagent.runtime.views import VERSION
 
 OPERATIONS = Operations()
 at = OPERATIONS.at
-
-IPS_UNCHECKED = "ip is stored and shown, but the address checks are not in the data plane yet"
 
 
 def create_app(agent: Agent) -> Starlette:
@@ -197,7 +195,7 @@ async def attach_port(agent: Agent, body: PortAttach) -> Done:
     """Plug in a port; its device may come later."""
     port = body.model()
     changed = await agent.change(lambda draft: draft.attach_port(port))
-    return _plugged(agent, port.id, changed, warn=bool(body.ip))
+    return _plugged(agent, port.id, changed)
 
 
 @at("PATCH", "/v1/ports/{port}")
@@ -210,7 +208,7 @@ async def set_port(agent: Agent, body: PortSet, *, port: str) -> Done:
         return draft.state.ports[port] != draft.base.ports[port]
 
     changed = await agent.change(change)
-    return _plugged(agent, port, changed, warn=bool(changes.get("ips")))
+    return _plugged(agent, port, changed)
 
 
 @at("DELETE", "/v1/ports/{port}")
@@ -220,7 +218,7 @@ async def detach_port(agent: Agent, *, port: str) -> Done:
     return Done()
 
 
-def _plugged(agent: Agent, port_id: str, changed: bool, *, warn: bool) -> Done:
+def _plugged(agent: Agent, port_id: str, changed: bool) -> Done:
     """What to say of a port that was attached or set; somebody may have detached it in the meantime.
 
     What netlink has not told yet (that the device went up, that an internal port's was made) is not worth a note.
@@ -231,7 +229,7 @@ def _plugged(agent: Agent, port_id: str, changed: bool, *, warn: bool) -> Done:
     if port is not None and port.mode is not Mode.INTERNAL:
         is_, why = state.port_state(port_id)
         note = why if is_ is PortState.PENDING else ""
-    return Done(changed=changed, note=note, warnings=[IPS_UNCHECKED] if warn else [])
+    return Done(changed=changed, note=note)
 
 
 # --- uplinks -------------------------------------------------------------------------------------
@@ -338,10 +336,8 @@ async def export_desired(agent: Agent, *, form: Literal["toml", "json"] = "toml"
 
 
 def _applied(changes: list[Change]) -> Applied:
-    warn = any(isinstance(change.new, Port) and change.new.ips for change in changes)
     return Applied(
         changes=[ChangeView(action=c.action, kind=c.kind, name=c.name, what=list(c.what)) for c in changes],
-        warnings=[IPS_UNCHECKED] if warn else [],
     )
 
 

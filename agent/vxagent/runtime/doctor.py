@@ -201,8 +201,6 @@ def _judge_ports(facts: SwitchFacts) -> Iterator[Finding]:
     for port in state.ports.values():
         who = f"port {port.id}"
         yield from _judge_state(who, *state.port_state(port.id))
-        if port.ips:
-            yield Finding(level=Level.WARN, what=f"{who} lists IPs, which this version records but does not check")
         device = state.devices.get(state.device_name(port))
         if device is None:
             continue
