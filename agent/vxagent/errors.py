@@ -63,14 +63,17 @@ class NotFound(Refused):
     Attributes:
         kind: "segment", "port", "uplink" or "fdb entry".
         name: its name.
+        wanted_by: who asks for it, such as "port tap0"; "" for the person.
     """
 
     http_status = 404
 
-    def __init__(self, kind: str, name: str) -> None:
+    def __init__(self, kind: str, name: str, *, wanted_by: str = "") -> None:
         self.kind = kind
         self.name = name
-        super().__init__(f"no {kind} {name}", f"see `vxagent {kind.split(maxsplit=1)[0]} list`")
+        self.wanted_by = wanted_by
+        who = f", which {wanted_by} asks for" if wanted_by else ""
+        super().__init__(f"no {kind} {name}{who}", f"see `vxagent {kind.split(maxsplit=1)[0]} list`")
 
 
 class Conflict(Refused):

@@ -431,7 +431,7 @@ def test_an_object_twice_in_a_document_is_refused(switch: Switch) -> None:
 def test_one_wrong_entry_of_a_thousand_changes_nothing(switch: Switch) -> None:
     ports = tuple(port(f"tap{n}") for n in range(1000))
     before = switch.state
-    with pytest.raises(NotFound, match="no segment nope"):
+    with pytest.raises(NotFound, match="no segment nope, which port tap999 asks for"):
         switch.draft().apply(contents(ports=(*ports[:-1], replace(ports[-1], segment="nope"))))
     assert switch.state is before
     assert not before.ports

@@ -144,7 +144,7 @@ def _check_port(state: State, port: Port) -> None:
     tenants: dict[str, str] = {}
     for name, _ in port.memberships:
         if name not in state.segments:
-            raise NotFound("segment", name)
+            raise NotFound("segment", name, wanted_by=f"port {port.id}")
         tenants.setdefault(state.segments[name].tenant, name)
     if len(tenants) > 1:
         (one, first), (two, second) = list(tenants.items())[:2]
@@ -186,11 +186,11 @@ def _check_macs_unique(state: State, changed: Changed) -> None:
 def _check_fdb(state: State) -> None:
     for entry in state.fdb.values():
         if entry.segment not in state.segments:
-            raise NotFound("segment", entry.segment)
+            raise NotFound("segment", entry.segment, wanted_by=f"entry {entry.mac}")
         if entry.port is None:
             raise Refused(f"entry {entry.mac} names VTEP {entry.vtep}", "this version has no overlay; name a port")
         if entry.port not in state.ports and entry.port not in state.uplinks:
-            raise NotFound("port", entry.port)
+            raise NotFound("port", entry.port, wanted_by=f"entry {entry.mac}")
         if all(name != entry.segment for name, _ in state.memberships(entry.port)):
             raise Conflict(
                 f"port {entry.port} is not in segment {entry.segment}", f"entry {entry.mac} needs a port that is"
