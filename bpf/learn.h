@@ -47,15 +47,13 @@ static __always_inline struct vx_learning *vx_learning_of(__u16 port)
 
 /*
  * Counts one more and says whether that is worth an event: at powers of two, so 64 times in the
- * life of a counter, however hard a VM tries. Of two CPUs that count at once both or neither may
- * say so: the instruction set that BCC compiles for has no atomic add with a result.
+ * life of a counter, however hard a VM tries.
  */
 static __always_inline bool vx_count_and_tell(__u64 *counter)
 {
-	__u64 now = *(volatile __u64 *)counter + 1;
+	__u64 before = __sync_fetch_and_add(counter, 1);
 
-	__sync_fetch_and_add(counter, 1);
-	return !(now & (now - 1));
+	return !(before & (before + 1));
 }
 
 /* Signed: two CPUs that move one MAC at once both take it off the old port, perhaps below zero. */
