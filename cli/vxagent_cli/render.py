@@ -123,9 +123,9 @@ def _plain_table(columns: Sequence[Column], rows: Iterator[Row], out: TextIO) ->
 
 def _rich_table(columns: Sequence[Column], rows: list[Row], out: TextIO) -> None:
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415  # 50 ms that only terminals pay
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415  # slow to import
+    from rich.table import Table  # noqa: PLC0415  # slow to import
+    from rich.text import Text  # noqa: PLC0415  # slow to import
 
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for c in columns:

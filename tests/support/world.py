@@ -116,7 +116,7 @@ class World:
 
     def set_port(self, port: int, **changes: object) -> None:
         """Change members of ports[port]."""
-        self.ports[port] = replace(self.ports[port], **changes)  # type: ignore[arg-type]
+        self.ports[port] = replace(self.ports[port], **changes)  # type: ignore[arg-type]  # fields by name
         self.rig.put(Table.PORTS, port, self.ports[port])
 
     def plug(

@@ -164,7 +164,7 @@ def test_export_comes_as_toml_or_json(api: httpx.Client) -> None:
 
 def test_a_long_list_comes_in_many_chunks_one_object_a_line(host: ServedHost, api: httpx.Client) -> None:
     api.post("/v1/segments", json=BLUE)
-    host.datapath.fdb = learned  # type: ignore[method-assign]
+    host.datapath.fdb = learned  # type: ignore[method-assign]  # a fault
     with api.stream("GET", "/v1/fdb") as response:
         chunks = list(response.iter_raw())
     content = b"".join(chunks)
@@ -286,12 +286,12 @@ def test_a_list_that_fails_before_its_first_row_is_a_refusal(host: ServedHost, a
     def broken() -> list[Drop]:
         raise HostError("map drops cannot be read")
 
-    host.datapath.drops = broken  # type: ignore[method-assign]
+    host.datapath.drops = broken  # type: ignore[method-assign]  # a fault
     assert refusal(api.get("/v1/drops")) == (500, "map drops cannot be read")
 
 
 def test_a_bug_is_answered_and_logged(host: ServedHost, api: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
-    host.datapath.fdb_count = lambda: 1 // 0  # type: ignore[method-assign]
+    host.datapath.fdb_count = lambda: 1 // 0  # type: ignore[method-assign]  # a fault
     status, said = refusal(api.get("/v1/status"))
     assert status == 500
     assert "ZeroDivisionError" in said

@@ -294,7 +294,7 @@ def test_a_long_fdb_is_passed_through(host: ServedHost, blue: Vxagent) -> None:
         for mac in range(30_000):
             yield FdbEntry(segment=1, mac=mac, port=1, vtep=0, origin=Origin.LEARNED, age_s=1.0)
 
-    host.datapath.fdb = fdb  # type: ignore[method-assign]
+    host.datapath.fdb = fdb  # type: ignore[method-assign]  # a fault
     assert len(json.loads(blue("fdb list --json").out)) == 30_000
     assert blue("fdb list").out.count("\n") == 30_001
 

@@ -31,7 +31,7 @@ def switch(*devices: Device, **fields: object) -> State:
     draft = switch.draft()
     draft.links_read([TAP, ETH])
     draft.add_segment(BLUE)
-    draft.attach_port(Port(id="p0", ifname="tap0", segment="blue", **fields))  # type: ignore[arg-type]
+    draft.attach_port(Port(id="p0", ifname="tap0", segment="blue", **fields))  # type: ignore[arg-type]  # shorthand
     draft.add_uplink(Uplink(ifname="eth1"))
     switch.commit(draft.plan())
     state = switch.state.copy()

@@ -140,7 +140,7 @@ def test_what_cannot_be_read_is_said_in_a_line() -> None:
     class Broken(FakeHost):
         def __init__(self) -> None:
             super().__init__()
-            self.datapath.drops = broken  # type: ignore[method-assign]
+            self.datapath.drops = broken  # type: ignore[method-assign]  # a fault
 
     response = asyncio.run(scrape(Broken()))
     assert (response.status_code, response.text) == (503, "map drops cannot be read\n")

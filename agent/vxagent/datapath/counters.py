@@ -98,8 +98,8 @@ def _sum_traffic(value: Value) -> Traffic:
     sums = _sum(abi.TRAFFIC, value)
     tx_packets, tx_bytes, copies = sums[2 * _VERDICTS :]
     return Traffic(
-        packets=sums[:_VERDICTS],  # type: ignore[arg-type]
-        bytes=sums[_VERDICTS : 2 * _VERDICTS],  # type: ignore[arg-type]
+        packets=sums[:_VERDICTS],  # type: ignore[arg-type]  # that many
+        bytes=sums[_VERDICTS : 2 * _VERDICTS],  # type: ignore[arg-type]  # that many
         tx_packets=tx_packets,
         tx_bytes=tx_bytes,
         copies=copies,
