@@ -74,6 +74,8 @@ enum vx_port_flag {
 	VX_PORT_LIMITED_OUT = 1 << 8, /* limits has a rate of what it gets */
 	VX_PORT_IP_LOCKED = 1 << 9,   /* lists IPs: no other source */
 	VX_PORT_PREFIXES = 1 << 10,   /* some of them are prefixes */
+	VX_PORT_SHADOW = 1 << 11,     /* its guards count what they would drop, and drop nothing */
+	VX_PORT_SNOOPED = 1 << 12,    /* lists also what a DHCP server leases it */
 };
 
 /* vx_port.state; the last three belong to a live migration. */
@@ -88,6 +90,9 @@ enum vx_port_state {
 /* Bits of vx_segment.flags. */
 enum vx_segment_flag {
 	VX_SEGMENT_DROP_UNKNOWN = 1 << 0, /* unknown unicast is dropped instead of flooded */
+	VX_SEGMENT_NEIGHBOURS = 1 << 1,	  /* neighbours may have rows of it */
+	VX_SEGMENT_LEASES = 1 << 2,	  /* a port that is in it is VX_PORT_SNOOPED */
+	VX_SEGMENT_GROUPS = 1 << 3,	  /* multicast follows IGMP and MLD */
 };
 
 /* vx_fdb_entry.origin. */
@@ -203,6 +208,32 @@ struct vx_address_key {
 struct vx_address {
 	__u16 port;
 	__u16 reserved;
+};
+
+/* vx_neighbour.origin. */
+enum vx_neighbour_origin {
+	VX_NEIGHBOUR_LISTED = 0, /* the port lists the address and one MAC; the agent's row */
+	VX_NEIGHBOUR_LEASED = 1, /* a DHCP server said so; the data plane's row */
+	VX_NEIGHBOUR_CLUSTER = 2,
+};
+
+/* neighbours: hash by segment and address; the octets are as in vx_address_key. */
+struct vx_neighbour_key {
+	__u16 segment;
+	__u16 family; /* 4 or 6 */
+	__u32 reserved;
+	__u8 octets[16];
+};
+
+/* Who has an address. */
+struct vx_neighbour {
+	__u16 port;
+	__u16 segment; /* the key again, as are family and octets */
+	__u16 family;
+	__u16 origin;
+	__u8 octets[16];
+	__u64 mac;	  /* first octet highest */
+	__u64 expires_ns; /* bpf_ktime_get_ns at which the row counts as absent; 0: never */
 };
 
 /*

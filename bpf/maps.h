@@ -31,7 +31,7 @@ static __always_inline void vx_copy_word(void *to, const void *row, __u32 offset
 	__builtin_memcpy(to + offset, &word, sizeof(word));
 }
 
-/* Rows have one to three words. No loop: the copy shall be gone before clang unrolls any. */
+/* Rows have one to five words. No loop: the copy shall be gone before clang unrolls any. */
 static __always_inline void vx_copy_row(void *to, const void *row, __u32 size)
 {
 	vx_copy_word(to, row, 0);
@@ -39,6 +39,10 @@ static __always_inline void vx_copy_row(void *to, const void *row, __u32 size)
 		vx_copy_word(to, row, 8);
 	if (size > 16)
 		vx_copy_word(to, row, 16);
+	if (size > 24)
+		vx_copy_word(to, row, 24);
+	if (size > 32)
+		vx_copy_word(to, row, 32);
 }
 
 /* The row of a port or segment that is not there (any more) is all zeroes, its handle too. */
@@ -160,6 +164,29 @@ static __always_inline bool vx_has_prefix(const struct vx_address_key *key)
 	const volatile struct vx_address *row = vx_lookup(prefixes, (void *)key);
 
 	return row && row->port == key->port;
+}
+
+static __always_inline bool vx_same_address(const __u8 *a, const __u8 *b)
+{
+	const __u32 *left = (const void *)a;
+	const __u32 *right = (const void *)b;
+
+	return !((left[0] ^ right[0]) | (left[1] ^ right[1]) | (left[2] ^ right[2]) |
+		 (left[3] ^ right[3]));
+}
+
+/* Who has an address; the caller has `now_ns`, by which a lease has run out or not. */
+static __always_inline bool vx_find_neighbour(const struct vx_neighbour_key *key, __u64 now_ns,
+					      struct vx_neighbour *found)
+{
+	const void *row = vx_lookup(neighbours, (void *)key);
+
+	if (!row)
+		return false;
+	vx_copy_row(found, row, sizeof(*found));
+	return found->segment == key->segment && found->family == key->family &&
+	       vx_same_address(found->octets, key->octets) &&
+	       (!found->expires_ns || found->expires_ns > now_ns);
 }
 
 #endif /* VX_MAPS_H */

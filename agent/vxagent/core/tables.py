@@ -46,6 +46,8 @@ class PortFlag(IntFlag):
     LIMITED_OUT = 256
     IP_LOCKED = 512
     PREFIXES = 1024
+    SHADOW = 2048
+    SNOOPED = 4096
 
 
 class PortMode(IntEnum):
@@ -62,6 +64,9 @@ class SegmentFlag(IntFlag):
     """vx_segment.flags."""
 
     DROP_UNKNOWN = 1
+    NEIGHBOURS = 2
+    LEASES = 4
+    GROUPS = 8
 
 
 class Origin(IntEnum):
@@ -69,6 +74,14 @@ class Origin(IntEnum):
 
     STATIC = 0
     LEARNED = 1
+    CLUSTER = 2
+
+
+class NeighbourOrigin(IntEnum):
+    """vx_neighbour.origin."""
+
+    LISTED = 0
+    LEASED = 1
     CLUSTER = 2
 
 

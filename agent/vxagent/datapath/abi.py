@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum, IntFlag
 
-from vxagent.core.tables import ALL_BITS, FdbFlag, Origin, PortFlag, PortMode, SegmentFlag
+from vxagent.core.tables import ALL_BITS, FdbFlag, NeighbourOrigin, Origin, PortFlag, PortMode, SegmentFlag
 from vxagent.model.ids import MAX_MEMBERS
 
 LAYOUT = 1  # part of the pin path
@@ -143,6 +143,17 @@ MEMBERSHIP = Layout("vx_membership", port="H", segment="H", vid="H", slot="H", c
 FDB_ENTRY = Layout("vx_fdb_entry", port="H", vtep="H", segment="H", origin="B", flags="B", seen_ns="Q")
 ADDRESS_KEY = Layout("vx_address_key", bits="I", port="H", family="H", octets="16s")
 ADDRESS = Layout("vx_address", port="H", reserved="H")
+NEIGHBOUR_KEY = Layout("vx_neighbour_key", segment="H", family="H", reserved="I", octets="16s")
+NEIGHBOUR = Layout(
+    "vx_neighbour",
+    port="H",
+    segment="H",
+    family="H",
+    origin="H",
+    octets="16s",
+    mac="Q",
+    expires_ns="Q",
+)
 TRAFFIC = Layout("vx_traffic", packets="4Q", bytes="4Q", tx_packets="Q", tx_bytes="Q", copies="Q")
 DROP_KEY = Layout("vx_drop_key", port="H", segment="H", reason="H", copies="H")
 DROP_COUNT = Layout("vx_drop_count", packets="Q", bytes="Q")
@@ -169,6 +180,8 @@ STRUCTS = (
     FDB_ENTRY,
     ADDRESS_KEY,
     ADDRESS,
+    NEIGHBOUR_KEY,
+    NEIGHBOUR,
     TRAFFIC,
     DROP_KEY,
     DROP_COUNT,
@@ -187,6 +200,7 @@ ENUMS: dict[str, tuple[type[IntEnum] | type[IntFlag], str]] = {
     "vx_segment_flag": (SegmentFlag, "VX_SEGMENT_"),
     "vx_fdb_origin": (Origin, "VX_FDB_"),
     "vx_fdb_flag": (FdbFlag, "VX_FDB_"),
+    "vx_neighbour_origin": (NeighbourOrigin, "VX_NEIGHBOUR_"),
     "vx_event_type": (EventType, "VX_EVENT_"),
     "vx_program": (Prog, "VX_PROG_"),
 }

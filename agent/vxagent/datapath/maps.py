@@ -33,6 +33,7 @@ class Sizes:
     memberships: int = 65536
     fdb: int = 131072
     addresses: int = 65536
+    neighbours: int = 65536
     counters: int = 16384
     drops: int = 16384
     events: int = 256 * 1024
@@ -69,6 +70,7 @@ def declare(sizes: Sizes) -> dict[str, MapSpec]:
         _spec("fdb", MapType.HASH, 8, abi.FDB_ENTRY.size, sizes.fdb),
         _spec("addresses", MapType.HASH, abi.ADDRESS_KEY.size, abi.ADDRESS.size, sizes.addresses, by_use),
         _spec("prefixes", MapType.LPM_TRIE, abi.ADDRESS_KEY.size, abi.ADDRESS.size, sizes.addresses, by_use),
+        _spec("neighbours", MapType.HASH, abi.NEIGHBOUR_KEY.size, abi.NEIGHBOUR.size, sizes.neighbours, by_use),
         _spec("traffic", MapType.PERCPU_ARRAY, 4, abi.TRAFFIC.size, counters),
         _spec("drops", MapType.PERCPU_HASH, abi.DROP_KEY.size, abi.DROP_COUNT.size, sizes.drops, by_use),
         _spec("learning", MapType.ARRAY, 4, abi.LEARNING.size, port),
