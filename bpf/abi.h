@@ -74,7 +74,7 @@ enum vx_port_flag {
 	VX_PORT_LIMITED_OUT = 1 << 8, /* limits has a rate of what it gets */
 	VX_PORT_IP_LOCKED = 1 << 9,   /* lists IPs: no other source */
 	VX_PORT_PREFIXES = 1 << 10,   /* some of them are prefixes */
-	VX_PORT_SHADOW = 1 << 11,     /* its guards count what they would drop, and drop nothing */
+	VX_PORT_SHADOW = 1 << 11,     /* its guards and limits count what they would drop */
 	VX_PORT_SNOOPED = 1 << 12,    /* lists also what a DHCP server leases it */
 };
 
@@ -249,12 +249,20 @@ struct vx_traffic {
 	__u64 copies; /* frames made out of those that came in: 1 a forward, n a flood */
 };
 
+/* vx_drop_key.kind: what it is that counts. */
+enum vx_drop_kind {
+	VX_DROP_FRAME = 0, /* frames that the port brought */
+	VX_DROP_COPY = 1,  /* copies of a flood that it did not get */
+	VX_DROP_SHADOW =
+		2, /* frames that went on, but would have been dropped by a guard in force */
+};
+
 /* drops: per-CPU hash, made by the data plane at the first drop of its kind. */
 struct vx_drop_key {
 	__u16 port;
 	__u16 segment;
 	__u16 reason;
-	__u16 copies; /* 0: frames that the port brought; 1: copies of a flood that it did not get */
+	__u16 kind;
 };
 
 struct vx_drop_count {

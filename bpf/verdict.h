@@ -66,12 +66,14 @@ static __always_inline void vx_add_drop(struct vx_drop_key *key, __u32 bytes)
 	count->bytes += bytes;
 }
 
-static __always_inline void vx_count_drop(const struct vx_frame *f, enum vx_reason reason)
+static __always_inline void vx_count_drop(const struct vx_frame *f, enum vx_reason reason,
+					  enum vx_drop_kind kind)
 {
 	struct vx_drop_key key = {
 		.port = f->from.handle,
 		.segment = f->segment.handle,
 		.reason = reason,
+		.kind = kind,
 	};
 
 	vx_add_drop(&key, f->bytes);
@@ -84,10 +86,22 @@ static __always_inline void vx_count_lost_copy(__u16 port, __u16 segment, __u32 
 		.port = port,
 		.segment = segment,
 		.reason = VX_RATE_LIMITED,
-		.copies = 1,
+		.kind = VX_DROP_COPY,
 	};
 
 	vx_add_drop(&key, bytes);
+}
+
+/*
+ * Wraps a stage that only drops, for what the port itself has asked for. In shadow a drop is counted
+ * as what would have been, and the frame goes on to the next stage, which may find fault with it too.
+ */
+static __always_inline int vx_enforce(const struct vx_frame *f, int fate)
+{
+	if (fate == VX_GO_ON || !(f->from.flags & VX_PORT_SHADOW))
+		return fate;
+	vx_count_drop(f, vx_fate_reason(fate), VX_DROP_SHADOW);
+	return VX_GO_ON;
 }
 
 /* A fate that nobody foresaw is a drop: nothing reaches the host by mistake. */
@@ -102,7 +116,7 @@ static __always_inline int vx_finish(struct __sk_buff *skb, const struct vx_fram
 		vx_count_frame(f->counter, VX_TO_HOST, f->bytes, 0);
 		return TC_ACT_UNSPEC; /* the next program, then the stack */
 	default:
-		vx_count_drop(f, vx_fate_reason(fate));
+		vx_count_drop(f, vx_fate_reason(fate), VX_DROP_FRAME);
 		return TC_ACT_SHOT;
 	}
 }

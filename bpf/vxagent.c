@@ -29,27 +29,27 @@ int vx_tc(struct __sk_buff *skb)
 	vx_keep_in_memory(f);
 
 	fate = vx_arrive(skb, f) ?:
-	       vx_parse(skb, f) ?:		/* 1 */
-	       vx_parse_l3(skb, f) ?:		/* 1 */
-	       vx_keep_link_local(f) ?:		/* 2 */
-	       vx_classify(f) ?:		/* 3 */
-	       vx_guard_address(f) ?:		/* 4 */
-	       vx_guard_state(f) ?:		/* 4a */
-	       vx_guard_mac(f) ?:		/* 5, 6 */
-	       vx_guard_ip(skb, f) ?:		/* 7 */
-	       vx_guard_neighbour(skb, f) ?:	/* 8 */
-	       vx_guard_server(f) ?:		/* 9 */
-	       vx_resolve(f) ?:			/* 10 */
-	       vx_keep_tagged(f) ?:		/* 3 */
-	       vx_limit_arrival(skb, f) ?:	/* 11 */
-	       vx_learn(f) ?:			/* 13 */
-	       vx_keep_apart(f) ?:		/* 14 */
-	       vx_limit_size(f) ?:		/* 15 */
-	       vx_limit_departure(skb, f) ?:	/* 15 */
-	       vx_limit_unknown(f) ?:		/* 17 */
+	       vx_parse(skb, f) ?:				/* 1 */
+	       vx_enforce(f, vx_parse_l3(skb, f)) ?:		/* 1 */
+	       vx_keep_link_local(f) ?:				/* 2 */
+	       vx_classify(f) ?:				/* 3 */
+	       vx_guard_address(f) ?:				/* 4 */
+	       vx_guard_state(f) ?:				/* 4a */
+	       vx_enforce(f, vx_guard_mac(f)) ?:		/* 5, 6 */
+	       vx_enforce(f, vx_guard_ip(skb, f)) ?:		/* 7 */
+	       vx_enforce(f, vx_guard_neighbour(skb, f)) ?:	/* 8 */
+	       vx_enforce(f, vx_guard_server(f)) ?:		/* 9 */
+	       vx_resolve(f) ?:					/* 10 */
+	       vx_keep_tagged(f) ?:				/* 3 */
+	       vx_enforce(f, vx_limit_arrival(skb, f)) ?:	/* 11 */
+	       vx_learn(f) ?:					/* 13 */
+	       vx_keep_apart(f) ?:				/* 14 */
+	       vx_limit_size(f) ?:				/* 15 */
+	       vx_limit_departure(skb, f) ?:			/* 15 */
+	       vx_limit_unknown(f) ?:				/* 17 */
 	       vx_lift_tag(skb, f) ?:
-	       vx_forward(skb, f) ?:		/* 16 */
-	       vx_start_flood(skb, f);		/* 18 */
+	       vx_forward(skb, f) ?:				/* 16 */
+	       vx_start_flood(skb, f);				/* 18 */
 
 	return vx_finish(skb, f, fate);
 }

@@ -23,6 +23,7 @@ from support.world import BLUE, World, blue, counter
 from vxagent.core.effects import ClearCounters, PutRow
 from vxagent.core.tables import LimitsRow, PortFlag, SegmentFlag, Table
 from vxagent.datapath import abi
+from vxagent.datapath.abi import DropKind
 from vxagent.lab.pump import NEEDS_CSUM, VNET_HDR
 
 TICKS_PER_NS, TICKS_PER_S = 16, 16 * 10**9  # rate.h
@@ -350,13 +351,13 @@ def test_of_a_flood_only_the_limited_member_gets_no_copy(world: World, name: str
     for port in (2, 6, 10):
         empty(port, **{name: rate})(world)
     full(3, **{name: rate})(world)
-    before = world.rig.lost_copies()
+    before = world.rig.drops(DropKind.COPY)
     outcome = world.send(1, TO_ALL)
     assert (outcome.fate, outcome.where) == (FLOODED, (1, BLUE))
     assert outcome.frames == {port: [copy] for port, copy in flooded(TO_ALL, 3, 4, 7, 8, 9).items()}
     size = len(TO_ALL)
     assert before == {}
-    assert world.rig.lost_copies() == {
+    assert world.rig.drops(DropKind.COPY) == {
         (2, BLUE, "rate_limited"): (1, size),
         (6, BLUE, "rate_limited"): (1, size + 4),
         (10, BLUE, "rate_limited"): (1, size + 4),

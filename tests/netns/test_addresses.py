@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -154,6 +155,30 @@ def test_a_locked_port_cannot_pretend(lan: Lan, blue: str) -> None:
         assert who_hears(lan, a, ethernet(BROADCAST, octets(a), marked(inside)), b) == [], name
         expected[reason] = expected.get(reason, 0) + 1
         assert lan.drops(a.port) == expected, name
+
+
+def test_in_shadow_it_can_and_is_counted(lan: Lan, blue: str) -> None:
+    """Live, there and back, with counters that people and scripts see."""
+    a = locked(lan, blue)
+    [b] = lan.veths(blue, 1)
+    lan.agent.cli("port", "set", a.port, "--enforce", "shadow")
+    expected: Counter[str] = Counter()
+    for name, (inside, reason) in spoofs(a).items():
+        assert who_hears(lan, a, ethernet(BROADCAST, octets(a), marked(inside)), b) == ports_of(b), name
+        expected[reason] += 1
+        if reason == "fragment_denied":
+            expected["nd_spoof"] += 1  # a second guard has nothing to see either
+        assert lan.show(a.port)["shadow_drops"] == expected, name
+    shown = lan.show(a.port)
+    assert (shown["enforce"], shown["drops"], lan.drops(a.port)) == ("shadow", 0, {})
+    rows = lan.client.get("v1", "drops", port=a.port)
+    assert {row["reason"]: row["packets"] for row in rows if row["shadow"]} == expected
+    assert "shadow" in lan.agent.cli("drops", "--port", a.port).stdout
+    lan.agent.cli("port", "set", a.port, "--enforce", "on")
+    inside, reason = spoofs(a)["IPv4"]
+    assert who_hears(lan, a, ethernet(BROADCAST, octets(a), marked(inside)), b) == []
+    assert lan.drops(a.port) == {reason: 1}
+    assert lan.show(a.port)["shadow_drops"] == expected
 
 
 def test_a_port_without_locks_may(lan: Lan, blue: str) -> None:

@@ -113,10 +113,11 @@ class Lan:
         return str(self.show(port)["state"])
 
     def drops(self, port: str) -> dict[str, int]:
-        """Reason → packets of one port or uplink."""
+        """Reason → packets of one port or uplink that were dropped."""
         found: Counter[str] = Counter()
         for row in self.client.get("v1", "drops", port=port):
-            found[row["reason"]] += row["packets"]
+            if not row["shadow"]:
+                found[row["reason"]] += row["packets"]
         return dict(found)
 
     def received(self, port: str) -> int:

@@ -142,22 +142,16 @@ class Rig:
             "copies": (sums[2 * four + 2],),
         }
 
-    def drops(self) -> dict[tuple[int, int, str], tuple[int, int]]:
-        """(port, segment, reason) → (packets, bytes) of frames that came in, summed over all CPUs."""
-        return {
-            (port, segment, reason): value for (port, segment, reason, copies), value in self._drops() if not copies
-        }
-
-    def lost_copies(self) -> dict[tuple[int, int, str], tuple[int, int]]:
-        """The same of copies that were not made."""
-        return {(port, segment, reason): value for (port, segment, reason, copies), value in self._drops() if copies}
+    def drops(self, kind: abi.DropKind = abi.DropKind.FRAME) -> dict[tuple[int, int, str], tuple[int, int]]:
+        """(port, segment, reason) → (packets, bytes) of this kind, summed over all CPUs."""
+        return {(port, segment, reason): value for (port, segment, reason, of), value in self._drops() if of == kind}
 
     def _drops(self) -> Iterator[tuple[tuple[int, int, str, int], tuple[int, int]]]:
         for batch in self.maps["drops"].batches():
             stride = len(batch.values) // batch.count
-            for at, (port, segment, reason, copies) in enumerate(abi.DROP_KEY.struct.iter_unpack(batch.keys)):
+            for at, (port, segment, reason, kind) in enumerate(abi.DROP_KEY.struct.iter_unpack(batch.keys)):
                 values = list(abi.DROP_COUNT.struct.iter_unpack(batch.values[at * stride : (at + 1) * stride]))
-                key = (port, segment, abi.reason_label(reason), copies)
+                key = (port, segment, abi.reason_label(reason), kind)
                 yield key, (sum(p for p, _ in values), sum(b for _, b in values))
 
 

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.agents import FakeHost
 from vxagent.core.switch import Draft
-from vxagent.datapath.abi import Reason
+from vxagent.datapath.abi import DropKind, Reason
 from vxagent.datapath.base import Drop, Learning, Traffic
 from vxagent.errors import HostError
 from vxagent.model.port import Mode, Port, Uplink
@@ -43,7 +43,8 @@ async def scrape(host: FakeHost, path: str = "/metrics") -> httpx.Response:
     host.datapath.dropped = [
         Drop(port=port, segment=1, reason=Reason.MTU_EXCEEDED, packets=16, bytes=1600),
         Drop(port=port, segment=0, reason=Reason.VLAN_DENIED, packets=32, bytes=3200),
-        Drop(port=port, segment=1, reason=Reason.RATE_LIMITED, packets=64, bytes=6400, copies=True),
+        Drop(port=port, segment=1, reason=Reason.RATE_LIMITED, packets=64, bytes=6400, kind=DropKind.COPY),
+        Drop(port=port, segment=1, reason=Reason.ARP_SPOOF, packets=128, bytes=12800, kind=DropKind.SHADOW),
     ]
     host.links.drops = {10: 11}
     transport = httpx.ASGITransport(app=create_metrics_app(agent))
@@ -84,6 +85,8 @@ AT = {"port": "vm0", "segment": "blue", "tenant": "acme"}
         ("vxagent_drop_packets_total", AT | {"reason": "mtu_exceeded"}, 16),
         ("vxagent_copy_drop_packets_total", AT | {"reason": "rate_limited"}, 64),
         ("vxagent_copy_drop_bytes_total", AT | {"reason": "rate_limited"}, 6400),
+        ("vxagent_shadow_drop_packets_total", AT | {"reason": "arp_spoof"}, 128),
+        ("vxagent_shadow_drop_bytes_total", AT | {"reason": "arp_spoof"}, 12800),
         ("vxagent_drop_bytes_total", AT | {"reason": "mtu_exceeded"}, 1600),
         ("vxagent_drop_packets_total", {"port": "vm0", "segment": "", "tenant": "", "reason": "vlan_denied"}, 32),
         ("vxagent_port_receive_packets_total", {"port": "vm0", "segment": "", "tenant": ""}, 32),
@@ -97,7 +100,7 @@ AT = {"port": "vm0", "segment": "blue", "tenant": "acme"}
         ("vxagent_ports", {}, 3),
         ("vxagent_segments", {}, 1),
         ("vxagent_fdb_entries", {}, 0),
-        ("vxagent_map_entries", {"map": "drops"}, 3),
+        ("vxagent_map_entries", {"map": "drops"}, 4),
     ],
 )
 def test_a_metric_has_its_value(samples: Samples, name: str, at: dict[str, str], value: float) -> None:

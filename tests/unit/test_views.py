@@ -9,7 +9,7 @@ import pytest
 from support.agents import CountingDatapath
 from vxagent.core.switch import Switch
 from vxagent.core.tables import Origin
-from vxagent.datapath.abi import Reason
+from vxagent.datapath.abi import DropKind, Reason
 from vxagent.datapath.base import Drop, FdbEntry, Learning, Traffic
 from vxagent.errors import NotFound
 from vxagent.model.device import Device
@@ -73,13 +73,25 @@ def test_rx_is_all_verdicts_of_all_segments_and_the_drops(switch: Switch, datapa
 
 
 def test_copies_that_a_port_did_not_get_are_none_that_it_brought(switch: Switch, datapath: CountingDatapath) -> None:
-    lost_copies = replace(drop(switch, "vm1", "blue", Reason.RATE_LIMITED, 3), copies=True)
+    lost_copies = replace(drop(switch, "vm1", "blue", Reason.RATE_LIMITED, 3), kind=DropKind.COPY)
     datapath.dropped = [lost_copies, drop(switch, "vm1", "blue", Reason.RATE_LIMITED, 4)]
     port = views.port_detail(switch.state, datapath, lost, "vm1")
     assert (port.rx_packets, port.drops, port.drops_by_reason) == (4, 4, {"rate_limited": 4})
     assert views.segment_detail(switch.state, datapath, "blue").drops == {"rate_limited": 4}
     shown = views.drop_views(switch.state, datapath, "vm1")
     assert [(view.packets, view.copies) for view in shown] == [(4, False), (3, True)]
+
+
+def test_what_is_dropped_in_shadow_alone_is_no_drop(switch: Switch, datapath: CountingDatapath) -> None:
+    """It has its verdict elsewhere: counted here as well it would be two frames."""
+    shadow = replace(drop(switch, "vm1", "blue", Reason.SRC_IP_DENIED, 3), kind=DropKind.SHADOW)
+    datapath.dropped = [shadow, drop(switch, "vm1", "blue", Reason.MTU_EXCEEDED, 4)]
+    port = views.port_detail(switch.state, datapath, lost, "vm1")
+    assert (port.rx_packets, port.drops, port.drops_by_reason) == (4, 4, {"mtu_exceeded": 4})
+    assert port.shadow_drops == {"src_ip_denied": 3}
+    assert views.segment_detail(switch.state, datapath, "blue").drops == {"mtu_exceeded": 4}
+    shown = views.drop_views(switch.state, datapath, "vm1")
+    assert [(view.packets, view.copies, view.shadow) for view in shown] == [(4, False, False), (3, False, True)]
 
 
 def test_a_port_is_shown_as_it_was_asked_for(switch: Switch, datapath: CountingDatapath) -> None:

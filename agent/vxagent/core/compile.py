@@ -33,7 +33,7 @@ from vxagent.core.tables import (
 )
 from vxagent.model.device import Device
 from vxagent.model.ids import MAX_MACS_UPLINK, mac_to_int
-from vxagent.model.port import Mode, Port
+from vxagent.model.port import Enforce, Mode, Port
 from vxagent.model.rate import NO_RATE
 from vxagent.model.segment import UnknownUnicast
 
@@ -104,6 +104,7 @@ def _port_rows(state: State, port: Port) -> Rows:
         (device is not None and device.peer_elsewhere, PortFlag.PEER),
         (replace(limits, out_bits=0, out_packets=0) != LimitsRow(), PortFlag.LIMITED_IN),
         (bool(limits.out_bits or limits.out_packets), PortFlag.LIMITED_OUT),
+        (port.enforce is Enforce.SHADOW, PortFlag.SHADOW),
     ):
         if wanted:
             flags |= flag

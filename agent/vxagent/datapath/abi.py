@@ -70,6 +70,14 @@ def reason_label(number: int) -> str:
         return f"reason_{number}"
 
 
+class DropKind(IntEnum):
+    """vx_drop_key.kind: what it is that a drop counter counts."""
+
+    FRAME = 0
+    COPY = 1
+    SHADOW = 2
+
+
 class EventType(IntEnum):
     """vx_event.type."""
 
@@ -155,7 +163,7 @@ NEIGHBOUR = Layout(
     expires_ns="Q",
 )
 TRAFFIC = Layout("vx_traffic", packets="4Q", bytes="4Q", tx_packets="Q", tx_bytes="Q", copies="Q")
-DROP_KEY = Layout("vx_drop_key", port="H", segment="H", reason="H", copies="H")
+DROP_KEY = Layout("vx_drop_key", port="H", segment="H", reason="H", kind="H")
 DROP_COUNT = Layout("vx_drop_count", packets="Q", bytes="Q")
 LEARNING = Layout("vx_learning", learned="Q", limited="Q", moved="Q", full="Q")
 LIMITS = Layout(
@@ -201,6 +209,7 @@ ENUMS: dict[str, tuple[type[IntEnum] | type[IntFlag], str]] = {
     "vx_fdb_origin": (Origin, "VX_FDB_"),
     "vx_fdb_flag": (FdbFlag, "VX_FDB_"),
     "vx_neighbour_origin": (NeighbourOrigin, "VX_NEIGHBOUR_"),
+    "vx_drop_kind": (DropKind, "VX_DROP_"),
     "vx_event_type": (EventType, "VX_EVENT_"),
     "vx_program": (Prog, "VX_PROG_"),
 }

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, FlushFdb, PutRow
 from vxagent.core.tables import Origin, Rows
+from vxagent.datapath.abi import DropKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,7 @@ class Traffic:
 class Drop:
     """Frames dropped for one reason; port and segment 0 where there was none.
 
-    copies: not frames that the port brought, but copies of a flood that it did not get.
+    kind: what it is that counts.
     """
 
     port: int
@@ -45,7 +46,7 @@ class Drop:
     reason: int
     packets: int
     bytes: int
-    copies: bool = False
+    kind: DropKind = DropKind.FRAME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,12 +63,10 @@ class Counters:
         for batch in self._drops.batches():
             for at in range(batch.count):
                 key = bytes(batch.keys[at * key_size : (at + 1) * key_size])
-                port, segment, reason, copies = abi.DROP_KEY.struct.unpack(key)
+                port, segment, reason, kind = abi.DROP_KEY.struct.unpack(key)
                 packets, size = _sum(abi.DROP_COUNT, batch.value(at))
-                yield (
-                    key,
-                    Drop(port=port, segment=segment, reason=reason, packets=packets, bytes=size, copies=bool(copies)),
-                )
+                of = abi.DropKind(kind)
+                yield key, Drop(port=port, segment=segment, reason=reason, packets=packets, bytes=size, kind=of)
 
 
 def _pick(array: Map, indices: Sequence[int], decode: Callable[[Value], T]) -> list[T]:

@@ -266,6 +266,13 @@ class FakeDatapath:
             raise _Dropped(Reason.SRC_INVALID)
         if port.state in (PortMode.STANDBY, PortMode.HOLDING):
             raise _Dropped(Reason.STANDBY)
+        try:
+            self._guard_addresses(port, segment, frame)
+        except _Dropped:
+            if PortFlag.SHADOW not in port.flags:
+                raise
+
+    def _guard_addresses(self, port: PortRow, segment: int, frame: Frame) -> None:
         row = self.table.get((Table.FDB, fdb_key(segment, frame.src)))
         listed = isinstance(row, FdbRow) and FdbFlag.LISTED in row.flags and row.port == port.handle
         if PortFlag.MAC_LOCKED in port.flags and not listed:

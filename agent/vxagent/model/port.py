@@ -38,6 +38,13 @@ class Hook(StrEnum):
     XDP = "xdp"
 
 
+class Enforce(StrEnum):
+    """Whether what a port's guards and limits refuse is dropped, or only counted."""
+
+    ON = "on"
+    SHADOW = "shadow"
+
+
 class PortState(StrEnum):
     """What `port list` shows. `pending`: the device is not there (yet)."""
 
@@ -70,6 +77,7 @@ class Port:
         rate_out: of all that it gets, or None.
         storm_broadcast, storm_multicast, storm_unknown: frames a second that it brings to everybody, to groups
             and to unknown stations, or None.
+        enforce: of its guards (MACs, IPs, DHCP servers and RAs) and of the limits of what it brings.
         applied: made by `apply`.
 
     Raises:
@@ -93,6 +101,7 @@ class Port:
     storm_broadcast: int | None = None
     storm_multicast: int | None = None
     storm_unknown: int | None = None
+    enforce: Enforce = Enforce.ON
     applied: bool = False
 
     def __post_init__(self) -> None:

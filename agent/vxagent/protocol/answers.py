@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from vxagent.model.port import Mode, PortState
+from vxagent.model.port import Enforce, Mode, PortState
 
 
 class Answer(msgspec.Struct):
@@ -108,6 +108,7 @@ class PortView(Answer):
         egress_failed: frames for the VM that its device took and lost.
         rate_in, rate_out: in canonical form, such as "100Mbit" or "1Gbit,100kpps"; null: no limit.
         storm_broadcast, storm_multicast, storm_unknown: frames a second; null: no limit.
+        enforce: "on", or "shadow": what guards and limits refuse is counted and goes on.
     """
 
     id: str
@@ -125,6 +126,7 @@ class PortView(Answer):
     storm_broadcast: int | None
     storm_multicast: int | None
     storm_unknown: int | None
+    enforce: Enforce
     rx_packets: int
     rx_bytes: int
     tx_packets: int
@@ -144,6 +146,8 @@ class PortDetail(PortView):
         verdicts: frames from the VM by verdict.
         copies: frames made out of them.
         drops_by_reason: frames from the VM that were dropped.
+        shadow_drops: frames from the VM that went on, but would have been dropped were it not for `enforce`; one
+            that several guards refuse counts for each.
     """
 
     why: str
@@ -156,6 +160,7 @@ class PortDetail(PortView):
     verdicts: dict[str, int]
     copies: int
     drops_by_reason: dict[str, int]
+    shadow_drops: dict[str, int]
 
 
 class UplinkView(Answer):
@@ -188,6 +193,7 @@ class DropView(Answer):
     """Frames dropped for one reason; port and segment null where there was none.
 
     copies: not frames that the port brought, but copies of a flood that it did not get.
+    shadow: not dropped, but would have been, were the port's guards and limits in force.
     """
 
     port: str | None
@@ -196,6 +202,7 @@ class DropView(Answer):
     packets: int
     bytes: int
     copies: bool
+    shadow: bool
 
 
 class Problem(Answer):

@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 from vxagent.errors import Invalid
 from vxagent.model.fdb import StaticEntry
 from vxagent.model.ids import MTU_MAX, MTU_MIN, VID_MAX, VID_MIN, VNI_MAX, VNI_MIN, check_ifname
-from vxagent.model.port import DEFAULT_MAX_MACS, MAX_MACS_MAX, Hook, Mode, Port, Uplink
+from vxagent.model.port import DEFAULT_MAX_MACS, MAX_MACS_MAX, Enforce, Hook, Mode, Port, Uplink
 from vxagent.model.rate import PACKETS_MAX, PACKETS_MIN, Rate
 from vxagent.model.segment import DEFAULT_MTU, Segment, UnknownUnicast
 
@@ -114,6 +114,7 @@ class PortAttach(Request):
     storm_broadcast: Storm | None = None
     storm_multicast: Storm | None = None
     storm_unknown: Storm | None = None
+    enforce: Enforce = Enforce.ON
 
     def model(self) -> Port:
         """The port. Raises Invalid."""
@@ -142,6 +143,7 @@ class PortAttach(Request):
             storm_broadcast=self.storm_broadcast,
             storm_multicast=self.storm_multicast,
             storm_unknown=self.storm_unknown,
+            enforce=self.enforce,
         )
 
     @classmethod
@@ -166,6 +168,7 @@ class PortAttach(Request):
             storm_broadcast=port.storm_broadcast,
             storm_multicast=port.storm_multicast,
             storm_unknown=port.storm_unknown,
+            enforce=port.enforce,
         )
 
 
@@ -189,6 +192,7 @@ class PortSet(Request):
     storm_broadcast: Storm | UnsetType | None = UNSET
     storm_multicast: Storm | UnsetType | None = UNSET
     storm_unknown: Storm | UnsetType | None = UNSET
+    enforce: Enforce | UnsetType = UNSET
 
     def changes(self) -> dict[str, object]:
         """Fields of Port → new value. Raises Invalid."""

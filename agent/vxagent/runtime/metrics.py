@@ -23,7 +23,7 @@ from starlette.status import HTTP_503_SERVICE_UNAVAILABLE
 
 from vxagent.core.state import State
 from vxagent.core.tables import Table
-from vxagent.datapath.abi import reason_label
+from vxagent.datapath.abi import DropKind, reason_label
 from vxagent.datapath.base import Datapath, Drop, Learning, Traffic
 from vxagent.datapath.maps import Sizes
 from vxagent.errors import VxagentError
@@ -123,7 +123,7 @@ def _places(state: State, datapath: Datapath, drops: Sequence[Drop]) -> list[Pla
     dropped: Counter[tuple[int, int]] = Counter()
     dropped_bytes: Counter[tuple[int, int]] = Counter()
     for drop in drops:
-        if drop.copies:
+        if drop.kind != DropKind.FRAME:
             continue
         dropped[drop.port, drop.segment] += drop.packets
         dropped_bytes[drop.port, drop.segment] += drop.bytes
@@ -182,21 +182,25 @@ def _traffic(places: Sequence[Place]) -> Iterator[Metric]:
 
 def _drops(state: State, drops: Sequence[Drop]) -> Iterator[Metric]:
     ports, segments = state.names("port"), state.names("segment")
-    frames: list[tuple[tuple[str, ...], Drop]] = []
-    copies: list[tuple[tuple[str, ...], Drop]] = []
+    found: dict[DropKind, list[tuple[tuple[str, ...], Drop]]] = {kind: [] for kind in DropKind}
     for drop in drops:
         segment = segments.get(drop.segment, "")
         tenant = state.segments[segment].tenant if segment else ""
         at = (ports.get(drop.port, ""), segment, tenant, reason_label(drop.reason))
-        (copies if drop.copies else frames).append((at, drop))
-    for samples, name, what in (
-        (frames, "vxagent_drop", "frames dropped"),
-        (copies, "vxagent_copy_drop", "copies of floods that the port did not get"),
+        found[drop.kind].append((at, drop))
+    for kind, name, what in (
+        (DropKind.FRAME, "vxagent_drop", "frames dropped"),
+        (DropKind.COPY, "vxagent_copy_drop", "copies of floods that the port did not get"),
+        (
+            DropKind.SHADOW,
+            "vxagent_shadow_drop",
+            "frames that would have been dropped, were the port's guards in force",
+        ),
     ):
         labels = (*PLACE, "reason")
         packets, octets = f"Number of {what}, by reason.", f"Bytes of {what}, by reason."
-        yield _counter(f"{name}_packets", packets, labels, [(at, drop.packets) for at, drop in samples])
-        yield _counter(f"{name}_bytes", octets, labels, [(at, drop.bytes) for at, drop in samples])
+        yield _counter(f"{name}_packets", packets, labels, [(at, drop.packets) for at, drop in found[kind]])
+        yield _counter(f"{name}_bytes", octets, labels, [(at, drop.bytes) for at, drop in found[kind]])
 
 
 def _learning(ids: Sequence[str], learning: Sequence[Learning]) -> Iterator[Metric]:

@@ -17,7 +17,7 @@ from msgspec.structs import asdict
 
 from vxagent.core.state import State
 from vxagent.core.tables import Origin
-from vxagent.datapath.abi import COUNTED_VERDICTS, Verdict, reason_label
+from vxagent.datapath.abi import COUNTED_VERDICTS, DropKind, Verdict, reason_label
 from vxagent.datapath.base import Datapath, Drop, Traffic
 from vxagent.model.ids import int_to_mac
 from vxagent.model.port import Port
@@ -81,11 +81,11 @@ def sums_of(state: State, datapath: Datapath, names: Sequence[str], drops: Mappi
     ]
 
 
-def drops_by_port(datapath: Datapath) -> dict[int, list[Drop]]:
-    """Port handle → its drop counters, of frames that it brought."""
+def drops_by_port(drops: Iterable[Drop], kind: DropKind = DropKind.FRAME) -> dict[int, list[Drop]]:
+    """Port handle → those of its drop counters that are of this kind."""
     found: dict[int, list[Drop]] = {}
-    for drop in datapath.drops():
-        if not drop.copies:
+    for drop in drops:
+        if drop.kind == kind:
             found.setdefault(drop.port, []).append(drop)
     return found
 
@@ -113,7 +113,7 @@ def segment_detail(state: State, datapath: Datapath, name: str) -> SegmentDetail
     segment = state.segments[name]
     members = [*state.ports, *state.uplinks]
     counters = [index for member in members for of, index in state.counters_of(member).items() if of == name]
-    drops = [drop for drop in datapath.drops() if drop.segment == handle and not drop.copies]
+    drops = [drop for drop in datapath.drops() if drop.segment == handle and drop.kind == DropKind.FRAME]
     sums = add_up(datapath.traffic(counters), drops)
     origins = Counter(entry.origin for entry in datapath.fdb(segment=handle))
     return SegmentDetail(
@@ -156,7 +156,7 @@ def port_views(
     state: State, datapath: Datapath, egress_failed: Callable[[], Mapping[str, int]]
 ) -> Iterator[list[PortView]]:
     """All ports, by id, in batches; `egress_failed` gives the frames that their devices lost, by id."""
-    drops, lost = drops_by_port(datapath), egress_failed()
+    drops, lost = drops_by_port(datapath.drops()), egress_failed()
     for ids in batches(sorted(state.ports), PORT_BATCH):
         sums = sums_of(state, datapath, ids, drops)
         yield [_port(state, state.ports[i], own, lost.get(i, 0)) for i, own in zip(ids, sums, strict=True)]
@@ -168,7 +168,8 @@ def port_detail(
     """One port with all that is known of it. Raises NotFound."""
     handle = state.handle_of_port(port_id)
     port = state.ports[port_id]
-    drops = drops_by_port(datapath)
+    counted = datapath.drops()
+    drops = drops_by_port(counted)
     [sums] = sums_of(state, datapath, [port_id], drops)
     [learning] = datapath.learning([handle])
     return PortDetail(
@@ -183,6 +184,7 @@ def port_detail(
         verdicts=dict(zip(VERDICTS, sums.verdicts, strict=True)),
         copies=sums.copies,
         drops_by_reason=by_reason(drops.get(handle, [])),
+        shadow_drops=by_reason(drops_by_port(counted, DropKind.SHADOW).get(handle, [])),
     )
 
 
@@ -203,6 +205,7 @@ def _port(state: State, port: Port, sums: Sums, egress_failed: int) -> PortView:
         storm_broadcast=port.storm_broadcast,
         storm_multicast=port.storm_multicast,
         storm_unknown=port.storm_unknown,
+        enforce=port.enforce,
         rx_packets=sums.rx_packets,
         rx_bytes=sums.rx_bytes,
         tx_packets=sums.tx_packets,
@@ -216,7 +219,7 @@ def uplink_views(state: State, datapath: Datapath) -> list[UplinkView]:
     """All uplinks, by device."""
     names = sorted(state.uplinks)
     found = []
-    for ifname, sums in zip(names, sums_of(state, datapath, names, drops_by_port(datapath)), strict=True):
+    for ifname, sums in zip(names, sums_of(state, datapath, names, drops_by_port(datapath.drops())), strict=True):
         port_state, why = state.uplink_state(ifname)
         found.append(
             UplinkView(
@@ -269,7 +272,8 @@ def drop_views(state: State, datapath: Datapath, port: str | None) -> list[DropV
             reason=reason_label(drop.reason),
             packets=drop.packets,
             bytes=drop.bytes,
-            copies=drop.copies,
+            copies=drop.kind == DropKind.COPY,
+            shadow=drop.kind == DropKind.SHADOW,
         )
         for drop in datapath.drops()
         if drop.packets and only in (None, drop.port)

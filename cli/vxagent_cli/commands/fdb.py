@@ -26,6 +26,7 @@ DROP_COLUMNS = (
     column("reason"),
     column("packets", number=True),
     column("bytes", number=True),
+    Column("of", lambda row: "copies" if row["copies"] else "shadow" if row["shadow"] else "frames"),
 )
 
 Mac = Annotated[str, typer.Argument(metavar="MAC", help="The MAC address.")]

@@ -33,6 +33,13 @@ class Hook(StrEnum):
     TC = "tc"
 
 
+class Enforce(StrEnum):
+    """What becomes of a frame that the port's guards or limits refuse."""
+
+    ON = "on"
+    SHADOW = "shadow"
+
+
 PortId = Annotated[str, typer.Argument(metavar="ID", help="The port.")]
 Segment = Annotated[str | None, typer.Option("--segment", metavar="S", help="An access port in this segment.")]
 Trunk = Annotated[
@@ -64,6 +71,10 @@ StormUnknown = Annotated[
     int | None,
     typer.Option("--storm-unknown", metavar="N", help="Frames to unknown MACs that it may send in a second."),
 ]
+EnforceOption = Annotated[
+    Enforce | None,
+    typer.Option("--enforce", help="shadow: guards and limits count what they would drop, and drop nothing."),
+]
 
 
 @app.command("attach")
@@ -88,6 +99,7 @@ def attach(
     storm_broadcast: StormBroadcast = None,
     storm_multicast: StormMulticast = None,
     storm_unknown: StormUnknown = None,
+    enforce: EnforceOption = None,
 ) -> None:
     """Plug in a port: access (--segment), trunk (--trunk) or the host itself (--internal)."""
     if (ifname is None) == (internal is None):
@@ -104,6 +116,7 @@ def attach(
         id=id_,
         **_options(segment, trunk, native, mac, ip, isolated, trusted, hook, max_macs),
         **_limits(rate_in, rate_out, storm_broadcast, storm_multicast, storm_unknown),
+        **given(enforce=enforce),
     )
     answer = agent(ctx).change("POST", "v1", "ports", body=body)
     name = id_ or ifname or internal
@@ -136,12 +149,13 @@ def set_(
     no_storm_multicast: Annotated[bool, typer.Option("--no-storm-multicast", help="No such limit.")] = False,
     storm_unknown: StormUnknown = None,
     no_storm_unknown: Annotated[bool, typer.Option("--no-storm-unknown", help="No such limit.")] = False,
+    enforce: EnforceOption = None,
 ) -> None:
     """Change a port live. A list replaces the one there was."""
     changes = _options(segment, trunk, native, mac, ip, isolated, trusted, hook, max_macs)
     limits = _limits(rate_in, rate_out, storm_broadcast, storm_multicast, storm_unknown)
     body = cleared(
-        {**changes, **limits},
+        {**changes, **limits, **given(enforce=enforce)},
         native=no_native,
         mac=no_mac,
         ip=no_ip,
