@@ -143,6 +143,12 @@ scale: ## Measure start, attach, apply of 1,000 ports, memory and lists of 100,0
 	@$(MAKE) setup
 	@exec $(PY) tests/scale/measure.py
 
+.PHONY: cost
+cost: ## Measure what a frame pays for each feature; AGAINST=bpf-of-another-tree compares with it; root
+	$(need_root)
+	@$(MAKE) setup
+	@AGAINST=$(AGAINST) exec $(PY) tests/scale/cost.py
+
 .PHONY: rates
 rates: ## Measure how exactly rates are kept, by UDP and TCP; four minutes; root
 	$(need_root)

@@ -202,6 +202,18 @@ struct vx_address_key {
 	__u8 octets[16];
 };
 
+/*
+ * first: array by port handle. An address of each family that the port lists itself, zeroes for none;
+ * it is in addresses as well. Nearly every port lists one of each, and an array is looked up in a
+ * tenth of a hash's time. Written by the agent in place: who reads it meanwhile may see half of an
+ * old IPv6 address beside half of a new one, which no port has.
+ */
+struct vx_first {
+	__u8 ipv6[16];
+	__u8 ipv4[4];
+	__u32 reserved;
+};
+
 #define VX_ALL_BITS 160 /* of an address that is listed itself, or looked up */
 
 /* Value of both. Nothing but the port, which the key has already: the row is there, that is all. */

@@ -30,10 +30,13 @@ static __always_inline bool vx_lists_address(const struct vx_frame *f, struct vx
 /* 0.0.0.0 is nobody's: a VM that has no address yet (DHCP), or asks for one (RFC 5227, ARP probe). */
 static __always_inline bool vx_may_use_ipv4(const struct vx_frame *f, __be32 address)
 {
+	const struct vx_first *first = vx_first_of(f->from.handle);
 	struct vx_address_key key = { .family = 4 };
 
+	if (!address || (first && *(const volatile __be32 *)first->ipv4 == address))
+		return true;
 	__builtin_memcpy(key.octets, &address, sizeof(address));
-	return !address || vx_lists_address(f, &key);
+	return vx_lists_address(f, &key);
 }
 
 static __always_inline bool vx_is_unspecified(const struct in6_addr *address)
@@ -47,8 +50,11 @@ static __always_inline bool vx_is_unspecified(const struct in6_addr *address)
 static __always_inline bool vx_may_use_ipv6(const struct vx_frame *f,
 					    const struct in6_addr *address)
 {
+	const struct vx_first *first = vx_first_of(f->from.handle);
 	struct vx_address_key key = { .family = 6 };
 
+	if (first && vx_same_address(first->ipv6, address->in6_u.u6_addr8))
+		return true;
 	if ((address->in6_u.u6_addr32[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000) ||
 	    vx_is_unspecified(address))
 		return true;

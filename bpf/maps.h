@@ -151,6 +151,13 @@ static __always_inline struct vx_fdb_entry *vx_find_fdb(__u16 segment, __u64 mac
 	return entry->segment == segment ? row : NULL;
 }
 
+static __always_inline const struct vx_first *vx_first_of(__u16 port)
+{
+	__u32 key = port;
+
+	return vx_lookup(first, &key);
+}
+
 /* Whether a port lists an address, for itself and in a prefix. */
 static __always_inline bool vx_has_address(const struct vx_address_key *key)
 {

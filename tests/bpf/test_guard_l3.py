@@ -52,7 +52,7 @@ from vxagent.core.tables import FdbFlag, PortFlag
 
 Prepare = Callable[[World], None]
 
-IPS = ("10.0.0.1", "10.1.0.0/16", "2001:db8::1", "2001:db8:1::/48")
+IPS = ("10.0.0.1", "10.1.0.0/16", "2001:db8::1", "2001:db8:1::/48", "10.0.0.9", "2001:db8::9", "10.0.0.10")
 LISTED, LISTED_6 = "10.0.0.1", "2001:db8::1"
 FOREIGN, FOREIGN_6 = "10.0.0.2", "2001:db8::2"
 UNSPECIFIED, LINK_LOCAL = "::", "fe80::1:2:3"
@@ -105,7 +105,14 @@ def _denied(name: str, inside: L3, prepare: Prepare, fate: str) -> Row:
 @rows(
     *(
         _passes(f"from {source}", ipv4(tcp(), source=source), _ips)
-        for source in (LISTED, "10.1.0.0", "10.1.255.255", "0.0.0.0")  # a source, nothing is bound
+        for source in (
+            LISTED,
+            "10.0.0.9",
+            "10.0.0.10",
+            "10.1.0.0",
+            "10.1.255.255",
+            "0.0.0.0",
+        )  # a source, nothing is bound
     ),
     *(
         _denied(f"from {source}", ipv4(tcp(), source=source), _ips, "src_ip_denied")
@@ -113,7 +120,7 @@ def _denied(name: str, inside: L3, prepare: Prepare, fate: str) -> Row:
     ),
     *(
         _passes(f"from {source}", ipv6(tcp(), source=source), _ips)
-        for source in (LISTED_6, "2001:db8:1:ffff::9", UNSPECIFIED, LINK_LOCAL, "febf::1")
+        for source in (LISTED_6, "2001:db8::9", "2001:db8:1:ffff::9", UNSPECIFIED, LINK_LOCAL, "febf::1")
     ),
     *(
         _denied(f"from {source}", ipv6(tcp(), source=source), _ips, "src_ip_denied")

@@ -22,7 +22,7 @@ import struct
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from support import frames
 from support.frames import mac
@@ -30,7 +30,6 @@ from support.outcome import TC_ACT_REDIRECT, Counts, Outcome, count, judge
 from support.rig import Rig, skb
 from support.wires import NO_OFFLOAD, Wires
 from vxagent.core.tables import (
-    AddressRow,
     DeviceRow,
     FdbFlag,
     FdbRow,
@@ -43,7 +42,7 @@ from vxagent.core.tables import (
     SegmentRow,
     SettingsRow,
     Table,
-    address_key,
+    address_rows,
     fdb_key,
     member_key,
     slot_key,
@@ -86,6 +85,7 @@ class World:
         self.prelude = prelude
         self.ports: dict[int, PortRow] = {}
         self.segments: dict[int, SegmentRow] = {}
+        self.ips: dict[int, list[IPv4Network | IPv6Network]] = {}
         self.set_ageing(AGEING_S)
         for segment in (BLUE, RED):
             self.set_segment(segment, handle=segment, slots=0, mtu=1500, flags=SegmentFlag(0), vni=0, vlan=0)
@@ -198,11 +198,12 @@ class World:
 
     def list_ips(self, port: int, *ips: str) -> None:
         """Make a port list these addresses and prefixes, as well as what it lists already."""
+        listed = self.ips.setdefault(port, [])
+        listed += map(ip_network, ips)
         flags = self.ports[port].flags | PortFlag.IP_LOCKED
-        for network in map(ip_network, ips):
-            table, key = address_key(port, network)
+        for (table, key), row in address_rows(port, listed).items():
             flags |= PortFlag.PREFIXES if table is Table.PREFIXES else PortFlag(0)
-            self.rig.put(table, key, AddressRow(port=port))
+            self.rig.put(table, key, row)
         self.set_port(port, flags=flags)
 
     # What there is

@@ -14,6 +14,7 @@ from vxagent.core.tables import (
     DeviceRow,
     FdbFlag,
     FdbRow,
+    FirstRow,
     LimitsRow,
     MembershipRow,
     Origin,
@@ -26,6 +27,7 @@ from vxagent.core.tables import (
     SettingsRow,
     Table,
     address_key,
+    address_rows,
     fdb_key,
 )
 from vxagent.datapath import abi, codec, maps
@@ -62,6 +64,7 @@ ROWS: dict[Table, st.SearchStrategy[Row]] = {
         counter_none=u32,
         max_macs=u32,
     ),
+    Table.FIRST: st.builds(FirstRow, ipv4=st.binary(min_size=4, max_size=4), ipv6=st.binary(min_size=16, max_size=16)),
     Table.ADDRESSES: st.builds(AddressRow, port=u16),
     Table.PREFIXES: st.builds(AddressRow, port=u16),
     Table.DEVICES: st.builds(DeviceRow, ifindex=u32, port=u16),
@@ -119,6 +122,25 @@ def test_an_address_in_a_key_is_as_on_the_wire(network: str, table: Table, bits:
     assert found is table
     assert key[:8] == struct.pack("=IHH", bits, 0x0102, 6 if ":" in network else 4)
     assert key[8:] == bytes([10, 1]).ljust(16, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("networks", "first"),
+    [
+        (
+            ["10.0.0.2", "10.0.0.1", "fd00::2", "fd00::1"],
+            FirstRow(ipv4=bytes([10, 0, 0, 2]), ipv6=b"\xfd" + bytes(14) + b"\2"),
+        ),
+        (["10.0.0.0/8", "10.0.0.1"], FirstRow(ipv4=bytes([10, 0, 0, 1]))),
+        (["10.0.0.0/8", "fd00::/64"], None),
+        ([], None),
+    ],
+)
+def test_a_port_has_a_first_address_of_each_family(networks: list[str], first: FirstRow | None) -> None:
+    """It is one that is listed itself, not a prefix's."""
+    rows = address_rows(7, [ip_network(n) for n in networks])
+    assert rows.get((Table.FIRST, 7)) == first
+    assert len(rows) == len(networks) + (first is not None)
 
 
 @pytest.mark.parametrize("table", Table)

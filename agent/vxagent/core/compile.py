@@ -10,7 +10,6 @@ from ipaddress import ip_network
 
 from vxagent.core.state import Owner, State, unusable
 from vxagent.core.tables import (
-    AddressRow,
     DeviceRow,
     FdbFlag,
     FdbRow,
@@ -25,7 +24,7 @@ from vxagent.core.tables import (
     SegmentRow,
     SettingsRow,
     Table,
-    address_key,
+    address_rows,
     fdb_key,
     member_key,
     slot_key,
@@ -112,8 +111,7 @@ def _port_rows(state: State, port: Port) -> Rows:
     handle = state.handle_of_port(port.id)
     if limits != LimitsRow():
         rows[Table.LIMITS, handle] = limits
-    for network in map(ip_network, port.ips):
-        rows[address_key(handle, network)] = AddressRow(port=handle)
+    rows |= address_rows(handle, [ip_network(ip) for ip in port.ips])
     for segment, _ in port.memberships:
         at = state.handle_of_segment(segment)
         for mac in port.macs:

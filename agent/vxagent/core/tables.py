@@ -6,6 +6,7 @@ data path's codec turns both into bytes. `learned` FDB entries are the data plan
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag, StrEnum
 from ipaddress import IPv4Network, IPv6Network
@@ -22,6 +23,7 @@ class Table(StrEnum):
     SETTINGS = "settings"
     SEGMENTS = "segments"
     LIMITS = "limits"
+    FIRST = "first"
     ADDRESSES = "addresses"
     PREFIXES = "prefixes"
     PORTS = "ports"
@@ -174,7 +176,15 @@ class AddressRow:
     port: int
 
 
-Row = SettingsRow | SegmentRow | LimitsRow | PortRow | DeviceRow | MembershipRow | FdbRow | AddressRow
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstRow:
+    """first[port handle]: an address of each family that the port lists, as on the wire; zeroes: none."""
+
+    ipv4: bytes = bytes(4)
+    ipv6: bytes = bytes(16)
+
+
+Row = SettingsRow | SegmentRow | LimitsRow | PortRow | DeviceRow | MembershipRow | FdbRow | AddressRow | FirstRow
 RowKey = tuple[Table, int]
 Rows = dict[RowKey, Row]
 
@@ -209,6 +219,15 @@ def address_key(port: int, network: IPv4Network | IPv6Network) -> tuple[Table, i
     address = int(network.network_address) << ADDRESS_BITS - network.max_prefixlen
     key = (count << PORT_BITS | port << 16 | network.version) << ADDRESS_BITS | address
     return Table.ADDRESSES if alone else Table.PREFIXES, key
+
+
+def address_rows(port: int, networks: Sequence[IPv4Network | IPv6Network]) -> Rows:
+    """The rows of all that a port lists."""
+    rows: Rows = {address_key(port, network): AddressRow(port=port) for network in networks}
+    alone = {n.version: n.network_address.packed for n in reversed(networks) if n.prefixlen == n.max_prefixlen}
+    if alone:
+        rows[Table.FIRST, port] = FirstRow(ipv4=alone.get(4, bytes(4)), ipv6=alone.get(6, bytes(16)))
+    return rows
 
 
 def split_fdb_key(key: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum, IntFlag
+from typing import Any
 
 from vxagent.core.tables import ALL_BITS, FdbFlag, NeighbourOrigin, Origin, PortFlag, PortMode, SegmentFlag
 from vxagent.model.ids import MAX_MEMBERS
@@ -108,8 +109,8 @@ class Layout:
         self.struct = struct.Struct("=" + "".join(members.values()))
         self.size = self.struct.size
 
-    def pack(self, **values: int) -> bytes:
-        """The bytes of a struct without arrays; members not given are 0.
+    def pack(self, **values: int | bytes) -> bytes:
+        """The bytes of a struct without arrays of numbers; numbers that are not given are 0.
 
         Raises:
             TypeError: no such member.
@@ -119,8 +120,8 @@ class Layout:
             raise TypeError(f"{self.name} has no member {', '.join(values)}")
         return self.struct.pack(*ordered)
 
-    def unpack(self, data: bytes | memoryview) -> dict[str, int]:
-        """Member → value of a struct without arrays."""
+    def unpack(self, data: bytes | memoryview) -> dict[str, Any]:
+        """Member → value of a struct without arrays of numbers: a number, or octets."""
         return dict(zip(self.members, self.struct.unpack(data), strict=True))
 
     def offset(self, member: str) -> int:
@@ -151,6 +152,7 @@ MEMBERSHIP = Layout("vx_membership", port="H", segment="H", vid="H", slot="H", c
 FDB_ENTRY = Layout("vx_fdb_entry", port="H", vtep="H", segment="H", origin="B", flags="B", seen_ns="Q")
 ADDRESS_KEY = Layout("vx_address_key", bits="I", port="H", family="H", octets="16s")
 ADDRESS = Layout("vx_address", port="H", reserved="H")
+FIRST = Layout("vx_first", ipv6="16s", ipv4="4s", reserved="I")
 NEIGHBOUR_KEY = Layout("vx_neighbour_key", segment="H", family="H", reserved="I", octets="16s")
 NEIGHBOUR = Layout(
     "vx_neighbour",
@@ -188,6 +190,7 @@ STRUCTS = (
     FDB_ENTRY,
     ADDRESS_KEY,
     ADDRESS,
+    FIRST,
     NEIGHBOUR_KEY,
     NEIGHBOUR,
     TRAFFIC,

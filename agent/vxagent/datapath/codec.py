@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 from vxagent.core.tables import (
     ADDRESS_BITS,
@@ -18,6 +18,7 @@ from vxagent.core.tables import (
     DeviceRow,
     FdbFlag,
     FdbRow,
+    FirstRow,
     LimitsRow,
     MembershipRow,
     Origin,
@@ -64,13 +65,13 @@ class _Codec:
     Attributes:
         layout: the value's struct.
         row: the row's class.
-        convert: field → its enum, where it has one.
+        convert: field → what makes it of the struct's member, where that is not a number.
         key: the key's integer.
     """
 
     layout: abi.Layout
     row: type[Row]
-    convert: dict[str, Callable[[int], int]] = field(default_factory=dict)
+    convert: dict[str, Callable[[Any], int | bytes]] = field(default_factory=dict)
     key: _Key = U32
 
     @property
@@ -81,6 +82,7 @@ class _Codec:
 _MEMBERSHIP = _Codec(abi.MEMBERSHIP, MembershipRow)
 _CODECS = {
     Table.SETTINGS: _Codec(abi.SETTINGS, SettingsRow),
+    Table.FIRST: _Codec(abi.FIRST, FirstRow, {"ipv4": bytes, "ipv6": bytes}),
     Table.ADDRESSES: _Codec(abi.ADDRESS, AddressRow, key=_AddressKey()),
     Table.PREFIXES: _Codec(abi.ADDRESS, AddressRow, key=_AddressKey()),
     Table.SEGMENTS: _Codec(abi.SEGMENT, SegmentRow, {"flags": SegmentFlag}),

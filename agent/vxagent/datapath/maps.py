@@ -68,6 +68,7 @@ def declare(sizes: Sizes) -> dict[str, MapSpec]:
         _spec("members", MapType.HASH, *membership),
         _spec("slots", MapType.HASH, *membership),
         _spec("fdb", MapType.HASH, 8, abi.FDB_ENTRY.size, sizes.fdb),
+        _spec("first", MapType.ARRAY, 4, abi.FIRST.size, port),
         _spec("addresses", MapType.HASH, abi.ADDRESS_KEY.size, abi.ADDRESS.size, sizes.addresses, by_use),
         _spec("prefixes", MapType.LPM_TRIE, abi.ADDRESS_KEY.size, abi.ADDRESS.size, sizes.addresses, by_use),
         _spec("neighbours", MapType.HASH, abi.NEIGHBOUR_KEY.size, abi.NEIGHBOUR.size, sizes.neighbours, by_use),

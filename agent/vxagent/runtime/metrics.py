@@ -247,6 +247,8 @@ def _sizes(state: State, datapath: Datapath, drops: Sequence[Drop]) -> Iterator[
         "members": (rows[Table.MEMBERS], sizes.memberships),
         "slots": (rows[Table.SLOTS], sizes.memberships),
         "fdb": (fdb, sizes.fdb),
+        "addresses": (rows[Table.ADDRESSES], sizes.addresses),
+        "prefixes": (rows[Table.PREFIXES], sizes.addresses),
         "traffic": (counters, sizes.counters),
         "drops": (len(drops), sizes.drops),
     }
