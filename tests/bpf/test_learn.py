@@ -155,7 +155,7 @@ class TestAgeing:
 
     def test_zero_is_never(self, world: World) -> None:
         world.set_ageing(0)
-        world.learn(BLUE, mac(2), 2, age_s=1_000)
+        world.learn(BLUE, mac(2), 2, age_s=90)
         assert list(world.send(1, ethernet(mac(2), mac(1))).frames) == [2]
 
     def test_static_entry_has_no_age(self, world: World) -> None:

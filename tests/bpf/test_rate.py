@@ -241,7 +241,7 @@ def test_a_copy_is_charged_as_it_leaves(world: World) -> None:
     from_trunk = ethernet(mac(2), mac(6), None, vlan(110))
     assert charged(world, 9, "out_bits", lambda: world.run(1, to_uplink)) == (len(to_uplink) + 4) * 8
     for run in (world.run, world.run_tagged, world.send):
-        assert charged(world, 2, "out_bits", lambda run=run: run(6, from_trunk)) == len(FRAME) * 8  # type: ignore[misc]
+        assert charged(world, 2, "out_bits", lambda run=run: run(6, from_trunk)) == len(FRAME) * 8  # type: ignore[misc]  # mypy cannot type a lambda with a default
         assert charged(world, 9, "out_bits", lambda: world.run(1, TO_ALL)) == (len(TO_ALL) + 4) * 8
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import statistics
 import struct
 import threading
 import time
@@ -349,14 +350,17 @@ def test_addresses_that_come_and_go_are_told(switch: Namespace, events: Events) 
     events.device("v0", lambda device: not device.addresses)
 
 
-def test_an_event_arrives_within_a_few_milliseconds(switch: Namespace, links: NetlinkLinks) -> None:
-    """The median of twenty: one alone may meet a busy machine."""
+def test_an_event_arrives_as_soon_as_the_kernel_can_be_asked(switch: Namespace, links: NetlinkLinks) -> None:
+    """In not much more than a question and its answer take. Medians of twenty: one alone may meet a busy machine."""
     arrived: queue.Queue[tuple[float, LinkChange | None]] = queue.Queue()
     links.watch(lambda change: arrived.put((time.monotonic(), change)))
     switch.ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
     ifindex = get(links, "v0").ifindex
-    took = []
+    took, asked = [], []
     for up in (True, False) * 10:
+        began = time.monotonic()
+        get(links, "v0")
+        asked.append(time.monotonic() - began)
         began = time.monotonic()
         links.set_device(SetDevice(ifindex=ifindex, ifname="v0", up=up))
         while True:
@@ -369,7 +373,7 @@ def test_an_event_arrives_within_a_few_milliseconds(switch: Namespace, links: Ne
             ):
                 break
         took.append(at - began)
-    assert sorted(took)[len(took) // 2] < 0.02
+    assert statistics.median(took) < 20 * statistics.median(asked)
 
 
 def test_lost_events_are_told_and_later_ones_too(

@@ -57,7 +57,7 @@ UPLINKS = (9, 10)
 UNUSED_VID = 99
 
 NANOSECONDS = 1_000_000_000
-AGEING_S = 300
+AGEING_S = 60  # a machine that has just started has no entry that is much older
 
 
 def blue(*ports: int) -> dict[int, int]:
@@ -110,7 +110,7 @@ class World:
     def set_segment(self, segment: int, **changes: object) -> None:
         """Change members of segments[segment], or make it of them."""
         row = self.segments.get(segment)
-        row = SegmentRow(**changes) if row is None else replace(row, **changes)  # type: ignore[arg-type]
+        row = SegmentRow(**changes) if row is None else replace(row, **changes)  # type: ignore[arg-type]  # fields by name
         self.segments[segment] = row
         self.rig.put(Table.SEGMENTS, segment, row)
 

@@ -36,7 +36,7 @@ SOON_S = 5.0
 
 
 def tap(number: int, **fields: object) -> Device:
-    return replace(Device(ifname=f"tap{number}", ifindex=100 + number, kind="tun"), **fields)  # type: ignore[arg-type]
+    return replace(Device(ifname=f"tap{number}", ifindex=100 + number, kind="tun"), **fields)  # type: ignore[arg-type]  # by name
 
 
 def port(number: int) -> Port:

@@ -80,7 +80,7 @@ def test_what_is_no_rate_is_refused(text: str, why: str) -> None:
 @pytest.mark.parametrize("packets", [0, -1, PACKETS_MAX + 1])
 def test_a_storm_limit_out_of_range_is_refused(field: str, packets: int) -> None:
     with pytest.raises(Invalid, match=rf"{field} .* must be 1 to 1000000000"):
-        Port(id="tap0", ifname="tap0", segment="blue", **{field: packets})  # type: ignore[arg-type]
+        Port(id="tap0", ifname="tap0", segment="blue", **{field: packets})  # type: ignore[arg-type]  # a field by its name
 
 
 # --- rows -----------------------------------------------------------------------------------------

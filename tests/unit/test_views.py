@@ -171,7 +171,7 @@ def test_fdb_entries_are_named(switch: Switch, datapath: CountingDatapath) -> No
         FdbEntry(segment=77, mac=1, port=1, vtep=0, origin=Origin.LEARNED, age_s=0.0),
         FdbEntry(segment=blue, mac=2, port=77, vtep=0, origin=Origin.CLUSTER, age_s=None),
     ]
-    datapath.fdb = lambda *, segment=None: (e for e in entries if segment in (None, e.segment))  # type: ignore[method-assign]
+    datapath.fdb = lambda *, segment=None: (e for e in entries if segment in (None, e.segment))  # type: ignore[method-assign]  # a fault
     found = [entry for batch in views.fdb_views(state, datapath, None) for entry in batch]
     assert [(e.segment, e.mac, e.port, e.origin, e.age_s) for e in found] == [
         ("blue", "02:00:00:00:00:0a", "tap0", "static", None),

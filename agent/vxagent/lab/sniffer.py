@@ -82,7 +82,7 @@ class Sniffer:
             flags, _gso_type, _, gso_size, _, _ = VNET_HDR.unpack_from(raw)
             self._frames.append(Frame(data=raw[VNET_HDR.size :], gso_size=gso_size, partial=bool(flags & NEEDS_CSUM)))
 
-    def wait_for(self, wanted: Callable[[Frame], bool], *, within: float = 2.0) -> Frame:
+    def wait_for(self, wanted: Callable[[Frame], bool], *, within: float = 10.0) -> Frame:
         """The first frame that is wanted, as soon as it is there.
 
         Args:

@@ -11,7 +11,7 @@ T = TypeVar("T")
 PAUSE_S = 0.005
 
 
-def wait_until(condition: Callable[[], T], *, within: float = 5.0, what: str = "") -> T:
+def wait_until(condition: Callable[[], T], *, within: float = 15.0, what: str = "") -> T:
     """Call `condition` until it returns something true, and return that.
 
     Args:
