@@ -21,6 +21,11 @@
 #define VX_CHUNK 64
 #define VX_MAX_MEMBERS 2112
 
+/* Hold-down: a MAC that moves more often than VX_MOVES in VX_MOVES_S goes nowhere else for VX_HOLD_S. */
+#define VX_MOVES 5
+#define VX_MOVES_S 10
+#define VX_HOLD_S 60
+
 /* What the data plane decided for a frame; the first four index vx_traffic.packets and .bytes. */
 enum vx_verdict {
 	VX_FORWARDED = 0,
@@ -109,9 +114,11 @@ enum vx_fdb_flag {
 
 /* vx_event.type. */
 enum vx_event_type {
-	VX_EVENT_MAC_MOVED = 1,	    /* port: the new one, other_port: the old one */
-	VX_EVENT_LEARN_LIMITED = 2, /* the port's quota (max_macs) is used up */
-	VX_EVENT_FDB_FULL = 3,	    /* the fdb map takes no more entries */
+	VX_EVENT_MAC_MOVED = 1, /* port: the new one, other_port: the old one */
+	VX_EVENT_LEARN_LIMITED =
+		2,	       /* the port's quota (max_macs) or its rate of learning is used up */
+	VX_EVENT_FDB_FULL = 3, /* the fdb map takes no more entries */
+	VX_EVENT_MAC_HELD = 4, /* a hold begins; port: who contends, other_port: home */
 };
 
 /* Slots of the progs map. */
@@ -183,6 +190,19 @@ struct vx_fdb_entry {
 	__u8 origin;
 	__u8 flags;
 	__u64 seen_ns; /* bpf_ktime_get_ns of the last refresh; kept to about a second */
+};
+
+/*
+ * moves: LRU hash with the keys of fdb; of MACs that moved between ports. Written by the data plane,
+ * removed by the agent with the entry. A hold does not need the agent: it begins and ends by the clock.
+ */
+struct vx_moves {
+	__u64 key;	/* again */
+	__u64 began_ns; /* bpf_ktime_get_ns of the first move that is counted */
+	__u64 held_ns;	/* until then the MAC is learned at home alone; 0: it was never held */
+	__u32 count;	/* moves since began_ns */
+	__u16 home;	/* the port that had the MAC before them; 0: a VTEP */
+	__u16 reserved;
 };
 
 /*
@@ -288,9 +308,10 @@ struct vx_drop_count {
  */
 struct vx_learning {
 	__u64 learned; /* entries made for, minus entries moved away from, this port */
-	__u64 limited; /* frames whose source was not learned for the quota */
+	__u64 limited; /* frames whose source was not learned for the quota or the rate */
 	__u64 moved;   /* MACs that came to this port from another one */
 	__u64 full;    /* frames whose source was not learned because fdb was full */
+	__u64 held;    /* holds on MACs that this port contended for */
 };
 
 /*
@@ -305,6 +326,7 @@ struct vx_limits {
 	__u64 broadcast; /* frames a second that it brings to everybody */
 	__u64 multicast; /* to a group */
 	__u64 unknown;	 /* to a station that nobody knows */
+	__u64 learn;	 /* MACs a second that it makes new or moved entries for */
 };
 
 /*
@@ -321,6 +343,7 @@ struct vx_buckets {
 	__u64 broadcast;
 	__u64 multicast;
 	__u64 unknown;
+	__u64 learn;
 };
 
 /* events: ring buffer. */

@@ -123,6 +123,13 @@ static __always_inline bool vx_is_uplink(const struct vx_port *port)
 	return port->flags & VX_PORT_UPLINK;
 }
 
+/* Its VM is about to come or to go: its MAC is here and elsewhere for a while. */
+static __always_inline bool vx_is_migrating(const struct vx_port *port)
+{
+	return port->state == VX_PORT_STANDBY || port->state == VX_PORT_HOLDING ||
+	       port->state == VX_PORT_DRAINING;
+}
+
 /* I/G bit, IEEE 802-2014, 8.2.2: the lowest bit of the first octet. */
 static __always_inline bool vx_is_group(__u64 mac)
 {

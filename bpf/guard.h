@@ -53,16 +53,32 @@ static __always_inline bool vx_lists(const struct vx_frame *f, const struct vx_s
 	       sender->entry.port == f->from.handle;
 }
 
+/*
+ * Whether somebody stated that the sender is elsewhere. A VM that migrates is in two places for a while:
+ * its frames come from an uplink while its port here is not up yet, or not any more; and they come from
+ * a draining port whose MAC the cluster has elsewhere already.
+ */
+static __always_inline bool vx_conflicts(const struct vx_frame *f)
+{
+	const struct vx_fdb_entry *known = &f->sender.entry;
+	struct vx_port owner;
+
+	if (!f->sender.live || known->origin == VX_FDB_LEARNED || known->port == f->from.handle)
+		return false;
+	if (known->origin == VX_FDB_CLUSTER && vx_is_migrating(&f->from))
+		return false;
+	return !vx_is_uplink(&f->from) || !vx_find_port(known->port, &owner) ||
+	       !vx_is_migrating(&owner);
+}
+
 /* The coarse clock is bpf_ktime_get_ns as of the last tick, for half of the price. */
 static __always_inline int vx_guard_mac(struct vx_frame *f)
 {
-	const struct vx_fdb_entry *known = &f->sender.entry;
-
 	f->now_ns = bpf_ktime_get_coarse_ns();
 	vx_find_station(f, f->source, &f->sender);
 	if (f->from.flags & VX_PORT_MAC_LOCKED && !vx_lists(f, &f->sender))
 		return vx_drop(VX_SRC_MAC_DENIED);
-	if (f->sender.live && known->origin != VX_FDB_LEARNED && known->port != f->from.handle)
+	if (vx_conflicts(f))
 		return vx_drop(VX_SRC_MAC_CONFLICT);
 	return VX_GO_ON;
 }

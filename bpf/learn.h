@@ -13,37 +13,14 @@
 #define VX_LEARN_H
 
 #include <linux/errno.h>
-#include <linux/if_ether.h>
 
 #include "frame.h"
+#include "hold.h"
 #include "maps.h"
+#include "rate.h"
+#include "tell.h"
 
 #define VX_REFRESH_NS 1000000000LL /* a busy entry is written once a second, not for every frame */
-
-/* An event that finds the ring full is lost; the counters of vx_learning still have it. */
-static __always_inline void vx_tell(const struct vx_frame *f, enum vx_event_type type,
-				    __u16 other_port)
-{
-	struct vx_event event = {
-		.time_ns = f->now_ns,
-		.type = type,
-		.port = f->from.handle,
-		.other_port = other_port,
-		.segment = f->segment.handle,
-	};
-
-#pragma unroll
-	for (int i = 0; i < ETH_ALEN; i++)
-		event.mac[i] = f->source >> (8 * (ETH_ALEN - 1 - i));
-	bpf_ringbuf_output((void *)VX_MAP(events), &event, sizeof(event), 0);
-}
-
-static __always_inline struct vx_learning *vx_learning_of(__u16 port)
-{
-	__u32 key = port;
-
-	return vx_lookup(learning, &key);
-}
 
 /*
  * Counts one more and says whether that is worth an event: at powers of two, so 64 times in the
@@ -75,7 +52,7 @@ static __always_inline void vx_count_learned(const struct vx_frame *f, struct vx
 	__sync_fetch_and_add(&learning->learned, 1);
 	if (f->sender.live) {
 		__sync_fetch_and_add(&learning->moved, 1);
-		vx_tell(f, VX_EVENT_MAC_MOVED, old);
+		vx_tell(f, VX_EVENT_MAC_MOVED, f->from.handle, old);
 	}
 	loser = old ? vx_learning_of(old) : NULL;
 	if (loser)
@@ -94,22 +71,31 @@ static __always_inline void vx_learn_here(const struct vx_frame *f)
 		.origin = VX_FDB_LEARNED,
 		.seen_ns = f->now_ns,
 	};
+	struct vx_moves moves;
+	bool moved = vx_has_moved(f);
 	int error;
 
 	if (!learning)
 		return;
-	if (!vx_quota_left(f, learning)) {
+	if (moved) {
+		vx_recall_moves(f, key, &moves);
+		if (vx_is_held(f, &moves))
+			return;
+	}
+	if (!vx_quota_left(f, learning) || !vx_take_learning(f->from.handle)) {
 		if (vx_count_and_tell(&learning->limited))
-			vx_tell(f, VX_EVENT_LEARN_LIMITED, 0);
+			vx_tell(f, VX_EVENT_LEARN_LIMITED, f->from.handle, 0);
 		return;
 	}
+	if (moved && !vx_count_move(f, &moves))
+		return;
 	error = vx_update(fdb, &key, &entry, f->sender.row ? BPF_EXIST : BPF_NOEXIST);
 	if (!error)
 		vx_count_learned(f, learning, old);
 	else if (error == -EEXIST || error == -ENOENT)
 		; /* another CPU or the agent was faster; the next frame sees what it did */
 	else if (vx_count_and_tell(&learning->full))
-		vx_tell(f, VX_EVENT_FDB_FULL, 0);
+		vx_tell(f, VX_EVENT_FDB_FULL, f->from.handle, 0);
 }
 
 /* A port that lists MACs learns none: it comes here with a static entry only (step 5). */

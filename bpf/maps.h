@@ -93,6 +93,14 @@ static __always_inline struct vx_buckets *vx_buckets_of(__u16 port)
 	return vx_lookup(buckets, &key);
 }
 
+/* What a port has learned: counters that all CPUs share. */
+static __always_inline struct vx_learning *vx_learning_of(__u16 port)
+{
+	__u32 key = port;
+
+	return vx_lookup(learning, &key);
+}
+
 /* To which segment a trunk port or an uplink says that frames with this VID belong. */
 static __always_inline bool vx_find_vid(__u16 port, __u16 vid, struct vx_membership *found)
 {
@@ -149,6 +157,17 @@ static __always_inline struct vx_fdb_entry *vx_find_fdb(__u16 segment, __u64 mac
 		return NULL;
 	vx_copy_row(entry, row, sizeof(*entry));
 	return entry->segment == segment ? row : NULL;
+}
+
+/* How often a MAC of the FDB has moved of late. */
+static __always_inline bool vx_find_moves(__u64 key, struct vx_moves *found)
+{
+	const void *row = vx_lookup(moves, &key);
+
+	if (!row)
+		return false;
+	vx_copy_row(found, row, sizeof(*found));
+	return found->key == key;
 }
 
 static __always_inline const struct vx_first *vx_first_of(__u16 port)

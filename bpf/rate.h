@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Step 11 and the rate of step 15: token buckets.
+ * Step 11, and the rates of steps 13 and 15: token buckets.
  *
  * A bucket holds what its limit allows in VX_BURST_TICKS, but at least VX_BURST_BITS or
- * VX_BURST_PACKETS, below which TCP collapses; that of a storm limit holds one second. A frame that
- * it has not enough for is dropped and takes nothing. One that is larger than the whole bucket never
+ * VX_BURST_PACKETS, below which TCP collapses; those of storm limits and of learning hold one second. A
+ * frame that it has not enough for is dropped and takes nothing. One that is larger than the whole bucket never
  * passes.
  *
  * All CPUs share a bucket, without a lock. Its word is the time at which it is full again: in the
@@ -29,6 +29,7 @@
 #define VX_BURST_BITS (128 * 1024 * 8)
 #define VX_BURST_PACKETS 64
 #define VX_STORM_TICKS VX_TICKS_PER_S
+#define VX_LEARN_TICKS VX_TICKS_PER_S
 
 #define VX_BROADCAST 0xffffffffffffULL
 
@@ -216,6 +217,16 @@ static __always_inline int vx_limit_departure(struct __sk_buff *skb, const struc
 	if (!vx_take_departure(&f->to, &load, f->copy.vid))
 		return vx_drop(VX_RATE_LIMITED);
 	return VX_GO_ON;
+}
+
+/* Step 13: whether a port may learn one more MAC now. Asked for new and moved ones alone: no flag. */
+static __always_inline bool vx_take_learning(__u16 port)
+{
+	const volatile struct vx_limits *limits = vx_limits_of(port);
+	struct vx_buckets *buckets = vx_buckets_of(port);
+	__u64 rate = limits ? limits->learn : 0;
+
+	return !rate || !buckets || vx_take(&buckets->learn, vx_ticks(1, rate), VX_LEARN_TICKS);
 }
 
 #endif /* VX_RATE_H */

@@ -15,6 +15,7 @@ from support.world import PORTS, World
 from vxagent.datapath import bytecode, source, toolchain
 from vxagent.datapath.bpf_map import MapSpec, MapType
 from vxagent.datapath.bpf_prog import Program, ProgSpec, ProgType
+from vxagent.datapath.ring import RingReader
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +72,15 @@ def prelude(loaded: Rig) -> Program:
 def world(rig: Rig, wires: Wires, prelude: Program) -> World:
     """The switch that `support.world` draws, with no traffic yet."""
     return World(rig, wires, prelude)
+
+
+@pytest.fixture
+def ring(world: World) -> Iterator[RingReader]:
+    """The event ring of the world; what an earlier test left in it is gone."""
+    ring = RingReader(world.rig.maps["events"])
+    ring.read()
+    yield ring
+    ring.close()
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ class Kernel:
 
     def __init__(self) -> None:
         self.maps = {name: Map.create(spec) for name, spec in maps.declare(SIZES).items()}
-        self.fdb = FdbMap(self.maps["fdb"], self.maps["learning"], self.maps["forgotten"])
+        self.fdb = FdbMap(self.maps["fdb"], self.maps["moves"], self.maps["learning"], self.maps["forgotten"])
         self.counters = Counters(self.maps)
 
     def close(self) -> None:
@@ -39,6 +39,15 @@ class Kernel:
         self.maps["fdb"].update(key, learned_value(port, segment, age_s))
         self.add_learned(port, 1)
         return key
+
+    def hold(self, key: bytes, held_s: float) -> None:
+        """What the data plane does when a MAC has moved too often."""
+        held_ns = time.monotonic_ns() + int(held_s * SECOND)
+        self.maps["moves"].update(key, abi.MOVES_ROW.pack(key=codec.U64.unpack(key)[0], held_ns=held_ns))
+
+    def moves(self, key: bytes) -> bool:
+        """Whether it knows of the MAC's moves."""
+        return self.maps["moves"].lookup(key) is not None
 
     def add_learned(self, port: int, count: int) -> None:
         """Count entries as the data plane does."""
@@ -66,6 +75,42 @@ def kernel() -> Iterator[Kernel]:
 
 
 STATIC = FdbRow(port=9, vtep=0, segment=1, origin=Origin.STATIC, flags=FdbFlag.LISTED)
+
+
+# Holds
+
+
+def test_a_hold_is_told_for_as_long_as_it_lasts(kernel: Kernel) -> None:
+    kernel.hold(kernel.learn(1, 1), 30)
+    kernel.hold(kernel.learn(2, 1), -1)
+    kernel.learn(3, 1)
+    held = {entry.mac: entry.held_s for entry in kernel.fdb.entries(AGEING)}
+    assert held == {1: pytest.approx(30, abs=5), 2: None, 3: None}
+
+
+def test_forgetting_an_entry_lifts_its_hold_and_no_other(kernel: Kernel) -> None:
+    gone, stays = kernel.learn(1, port=1), kernel.learn(2, port=2)
+    for key in (gone, stays):
+        kernel.hold(key, 30)
+    assert kernel.fdb.flush(port=1) == 1
+    assert (kernel.moves(gone), kernel.moves(stays)) == (False, True)
+
+
+def test_an_entry_that_ages_out_takes_its_hold_along(kernel: Kernel) -> None:
+    key = kernel.learn(1, 1, age_s=301)
+    kernel.hold(key, 30)
+    kernel.fdb.age(AGEING)
+    assert not kernel.moves(key)
+
+
+def test_stating_and_deleting_an_entry_lifts_its_hold(kernel: Kernel) -> None:
+    key = kernel.learn(2, 1)
+    kernel.hold(key, 30)
+    kernel.fdb.put(fdb_key(1, 2), STATIC)
+    assert not kernel.moves(key)
+    kernel.hold(key, 30)
+    kernel.fdb.delete(fdb_key(1, 2))
+    assert not kernel.moves(key)
 
 
 # Reading
@@ -175,7 +220,7 @@ def test_an_entry_refreshed_while_it_ages_stays(kernel: Kernel) -> None:
     fdb = kernel.maps["fdb"]
     kernel.learn(1, 1, age_s=61)
     racing = Interfering(fdb, lambda key: fdb.update(key, learned_value(1, 1, 0)))
-    assert FdbMap(racing, kernel.maps["learning"], kernel.maps["forgotten"]).age(AGEING) == 0
+    assert FdbMap(racing, kernel.maps["moves"], kernel.maps["learning"], kernel.maps["forgotten"]).age(AGEING) == 0
     assert kernel.macs() == {1}
     assert kernel.held(1) == 1
 
@@ -184,7 +229,7 @@ def test_an_entry_that_moves_while_its_port_is_flushed_stays(kernel: Kernel) -> 
     fdb = kernel.maps["fdb"]
     kernel.learn(1, 1)
     racing = Interfering(fdb, lambda key: fdb.update(key, learned_value(2, 1, 0)))
-    assert FdbMap(racing, kernel.maps["learning"], kernel.maps["forgotten"]).flush(port=1) == 0
+    assert FdbMap(racing, kernel.maps["moves"], kernel.maps["learning"], kernel.maps["forgotten"]).flush(port=1) == 0
     assert [entry.port for entry in kernel.fdb.entries(AGEING)] == [2]
 
 
@@ -192,7 +237,7 @@ def test_an_entry_that_vanishes_while_it_ages_is_not_counted_twice(kernel: Kerne
     fdb = kernel.maps["fdb"]
     kernel.learn(1, 1, age_s=61)
     racing = Interfering(fdb, fdb.delete)
-    assert FdbMap(racing, kernel.maps["learning"], kernel.maps["forgotten"]).flush() == 0
+    assert FdbMap(racing, kernel.maps["moves"], kernel.maps["learning"], kernel.maps["forgotten"]).flush() == 0
 
 
 def test_entries_are_read_whole_while_another_thread_changes_them(kernel: Kernel) -> None:

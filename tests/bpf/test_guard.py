@@ -235,6 +235,119 @@ def test_source_that_is_stated_elsewhere(world: World, row: Row, way: Way) -> No
     check(world, row, way)
 
 
+MIGRATING = (PortMode.STANDBY, PortMode.HOLDING, PortMode.DRAINING)
+
+
+def _migrating(
+    state: PortMode, owner: int, *, port: int, vtep: int = 0, cluster: bool = False
+) -> Callable[[World], None]:
+    """VM 1's MAC is stated for the owner, while this port is in that state."""
+
+    def prepare(world: World) -> None:
+        _stated(owner, vtep=vtep, cluster=cluster)(world)
+        world.set_port(port, state=state)
+
+    return prepare
+
+
+@rows(
+    *(
+        Row(
+            name=f"an uplink brings what is static on a {state.name} port",
+            port=9,
+            frame=FROM_UPLINK,
+            knows=((BLUE, 2),),
+            prepare=_migrating(state, 1, port=1),
+            fate=FORWARDED,
+            out={2: FRAME},
+        )
+        for state in MIGRATING
+    ),
+    *(
+        Row(
+            name=f"an uplink brings what is static on a port that is {state.name}",
+            port=9,
+            frame=FROM_UPLINK,
+            knows=((BLUE, 2),),
+            prepare=_migrating(state, 1, port=1),
+            fate="src_mac_conflict",
+        )
+        for state in (PortMode.UP, PortMode.DOWN)
+    ),
+    *(
+        Row(
+            name=f"another port brings what is static on a {state.name} port",
+            frame=FRAME,
+            knows=((BLUE, 2),),
+            prepare=_migrating(state, 3, port=3),
+            fate="src_mac_conflict",
+        )
+        for state in MIGRATING
+    ),
+    Row(
+        name="the cluster has it behind a VTEP",
+        frame=FRAME,
+        knows=((BLUE, 2),),
+        prepare=_stated(0, vtep=1, cluster=True),
+        fate="src_mac_conflict",
+    ),
+    Row(
+        name="the cluster has it behind a VTEP already, this port is DRAINING",
+        frame=FRAME,
+        knows=((BLUE, 2),),
+        prepare=_migrating(PortMode.DRAINING, 0, port=1, vtep=1, cluster=True),
+        fate=FORWARDED,
+        out={2: FRAME},
+    ),
+    Row(
+        name="the cluster has it on an uplink already, this port is DRAINING",
+        frame=FRAME,
+        knows=((BLUE, 2),),
+        prepare=_migrating(PortMode.DRAINING, 9, port=1, cluster=True),
+        fate=FORWARDED,
+        out={2: FRAME},
+    ),
+    Row(
+        name="a DRAINING port brings what is static on another port",
+        frame=FRAME,
+        knows=((BLUE, 2),),
+        prepare=_migrating(PortMode.DRAINING, 3, port=1),
+        fate="src_mac_conflict",
+    ),
+)
+def test_source_whose_vm_migrates(world: World, row: Row, way: Way) -> None:
+    check(world, row, way)
+
+
+@rows(
+    *(
+        Row(
+            name=f"a trunk in {where} and {kind} elsewhere",
+            port=6,
+            frame=ethernet(mac(receiver), mac(50), None, vlan(vid)),
+            knows=((segment, receiver),),
+            prepare=_stated(owner, segment=segment, address=mac(50), cluster=cluster),
+            fate="src_mac_conflict",
+            segment=segment,
+        )
+        for where, segment, vid, receiver, owner in (("blue", BLUE, 110, 2, 1), ("red", RED, 120, 5, 7))
+        for kind, cluster in (("static", False), ("the cluster's", True))
+    ),
+    Row(
+        name="a trunk in red and static elsewhere in blue",
+        port=6,
+        frame=ethernet(mac(5), mac(50), None, vlan(120)),
+        knows=((RED, 5),),
+        prepare=_stated(1, address=mac(50)),
+        fate=FORWARDED,
+        segment=RED,
+        out={5: ethernet(mac(5), mac(50))},
+    ),
+)
+def test_source_that_a_trunk_brings(world: World, row: Row, way: Way) -> None:
+    check(world, row, way)
+
+
 def test_listed_entry_whose_element_was_reused_lists_nobody(world: World) -> None:
     """The element under (blue, VM 8) holds a row of red: it is as good as absent, and the port is locked."""
     row = FdbRow(port=8, vtep=0, segment=RED, origin=Origin.STATIC, flags=FdbFlag.LISTED)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import struct
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
+from support.events import told
 from support.frames import BROADCAST, ethernet, mac, payload, vlan
 from support.outcome import FLOODED
 from support.world import AGEING_S, BLUE, NANOSECONDS, RED, World, number
-from vxagent.core.tables import FdbFlag, Origin
+from vxagent.core.tables import FdbFlag, LimitsRow, Origin, PortMode, Table
 from vxagent.datapath import abi
 from vxagent.datapath.abi import EventType
 from vxagent.datapath.ring import RingReader
@@ -22,20 +22,9 @@ from vxagent.errors import MapFull
 FRAME = ethernet(BROADCAST, mac(1))
 
 
-@pytest.fixture
-def events(world: World) -> Iterator[RingReader]:
-    """The event ring; what an earlier test left in it is gone."""
-    ring = RingReader(world.rig.maps["events"])
-    ring.read()
-    yield ring
-    ring.close()
-
-
-def _told(events: RingReader) -> list[tuple[int, int, int, int, bytes]]:
-    """(type, port, other port, segment, MAC) of each event that waits."""
-    fields = [abi.EVENT.struct.unpack(record) for record in events.read()]
-    assert all(0 <= time.monotonic_ns() - at < 10 * NANOSECONDS for at, *_ in fields)
-    return [(kind, port, other, segment, address) for _, kind, port, other, segment, address, _ in fields]
+def _counted(**counters: int) -> dict[str, int]:
+    """learning[port] with these counters, the others 0."""
+    return dict.fromkeys(abi.LEARNING.members, 0) | counters
 
 
 def _age_s(world: World, segment: int, address: bytes) -> float:
@@ -56,7 +45,7 @@ def test_learns_the_sender(world: World) -> None:
         0,
     )
     assert 0 <= _age_s(world, BLUE, mac(1)) < 5
-    assert world.learning(1) == {"learned": 1, "limited": 0, "moved": 0, "full": 0}
+    assert world.learning(1) == _counted(learned=1)
 
 
 def test_next_frame_goes_to_the_learned_port(world: World) -> None:
@@ -110,13 +99,13 @@ def test_entry_that_another_cpu_refreshed_a_moment_later_is_alive(world: World) 
 class TestMove:
     """A MAC that was learned on one port comes from another."""
 
-    def test_moves_the_entry(self, world: World, events: RingReader) -> None:
+    def test_moves_the_entry(self, world: World, ring: RingReader) -> None:
         world.learn(BLUE, mac(1), 2)
         world.send(1, FRAME)
         assert world.whereabouts(BLUE, mac(1)) == 1
-        assert world.learning(1) == {"learned": 1, "limited": 0, "moved": 1, "full": 0}
+        assert world.learning(1) == _counted(learned=1, moved=1)
         assert world.learned(2) == 0
-        assert _told(events) == [(EventType.MAC_MOVED, 1, 2, BLUE, mac(1))]
+        assert told(ring) == [(EventType.MAC_MOVED, 1, 2, BLUE, mac(1))]
 
     def test_to_an_uplink_and_back(self, world: World) -> None:
         world.learn(BLUE, mac(1), 1)
@@ -163,20 +152,20 @@ class TestAgeing:
         world.set_ageing(1)
         assert list(world.send(1, ethernet(mac(2), mac(1))).frames) == [2]
 
-    def test_sender_comes_back_on_its_port(self, world: World, events: RingReader) -> None:
+    def test_sender_comes_back_on_its_port(self, world: World, ring: RingReader) -> None:
         world.learn(BLUE, mac(1), 1, age_s=AGEING_S + 1)
         world.send(1, FRAME)
         assert _age_s(world, BLUE, mac(1)) < 5
-        assert world.learning(1) == {"learned": 1, "limited": 0, "moved": 0, "full": 0}
-        assert _told(events) == []
+        assert world.learning(1) == _counted(learned=1)
+        assert told(ring) == []
 
-    def test_sender_comes_back_elsewhere_and_has_not_moved(self, world: World, events: RingReader) -> None:
+    def test_sender_comes_back_elsewhere_and_has_not_moved(self, world: World, ring: RingReader) -> None:
         world.learn(BLUE, mac(1), 2, age_s=AGEING_S + 1)
         world.send(1, FRAME)
         assert world.whereabouts(BLUE, mac(1)) == 1
-        assert world.learning(1) == {"learned": 1, "limited": 0, "moved": 0, "full": 0}
+        assert world.learning(1) == _counted(learned=1)
         assert world.learned(2) == 0
-        assert _told(events) == []
+        assert told(ring) == []
 
 
 class TestQuota:
@@ -187,7 +176,7 @@ class TestQuota:
         fates = [world.send(1, ethernet(BROADCAST, mac(100 + n))).fate for n in range(4)]
         assert fates == [FLOODED] * 4
         assert [world.whereabouts(BLUE, mac(100 + n)) for n in range(4)] == [1, 1, None, None]
-        assert world.learning(1) == {"learned": 2, "limited": 2, "moved": 0, "full": 0}
+        assert world.learning(1) == _counted(learned=2, limited=2)
 
     def test_known_macs_stay_refreshed(self, world: World) -> None:
         world.set_port(1, max_macs=1)
@@ -217,19 +206,91 @@ class TestQuota:
         world.send(1, FRAME)
         assert world.entry(BLUE, mac(1)) is None
 
-    def test_events_become_rare(self, world: World, events: RingReader) -> None:
+    def test_events_become_rare(self, world: World, ring: RingReader) -> None:
         world.set_port(1, max_macs=0)
         for n in range(9):
             world.send(1, ethernet(BROADCAST, mac(100 + n)))
         assert world.learning(1)["limited"] == 9
-        told = [(EventType.LEARN_LIMITED, 1, 0, BLUE, mac(100 + n)) for n in (0, 1, 3, 7)]
-        assert _told(events) == told
+        rare = [(EventType.LEARN_LIMITED, 1, 0, BLUE, mac(100 + n)) for n in (0, 1, 3, 7)]
+        assert told(ring) == rare
 
     def test_spans_the_segments_of_a_trunk(self, world: World) -> None:
         world.set_port(6, max_macs=1)
         world.send(6, ethernet(BROADCAST, mac(6), None, vlan(110)))
         world.send(6, ethernet(BROADCAST, mac(6), None, vlan(120)))
         assert (world.whereabouts(BLUE, mac(6)), world.whereabouts(RED, mac(6))) == (6, None)
+
+
+SECOND = 16 * NANOSECONDS  # in ticks of a bucket
+
+
+class TestRate:
+    """The learn limit bounds how many MACs a port makes new or moved entries for in a second; the frames go on."""
+
+    @staticmethod
+    def _limit(world: World, rate: int, ahead_s: float = 0.0) -> None:
+        """Port 1 learns at this rate; its bucket is full in so many seconds."""
+        world.rig.put(Table.LIMITS, 1, LimitsRow(learn=rate))
+        full = 16 * time.monotonic_ns() + int(ahead_s * SECOND)
+        world.rig.maps["buckets"].update(struct.pack("=I", 1), abi.BUCKETS.pack(learn=full))
+
+    @staticmethod
+    def _full_at(world: World) -> int:
+        buckets = world.rig.maps["buckets"].lookup(struct.pack("=I", 1)) or b""
+        return int(abi.BUCKETS.unpack(buckets)["learn"])
+
+    def test_beyond_it_nothing_is_learned(self, world: World, ring: RingReader) -> None:
+        self._limit(world, 1, ahead_s=3600)
+        assert world.send(1, FRAME).fate == FLOODED
+        assert world.entry(BLUE, mac(1)) is None
+        assert world.learning(1) == _counted(limited=1)
+        assert told(ring) == [(EventType.LEARN_LIMITED, 1, 0, BLUE, mac(1))]
+
+    @pytest.mark.parametrize("rate", [1, 1000])
+    def test_each_new_mac_takes_its_share_of_a_second(self, world: World, rate: int) -> None:
+        self._limit(world, rate)
+        before = 16 * time.monotonic_ns()
+        world.send(1, FRAME)
+        assert world.whereabouts(BLUE, mac(1)) == 1
+        assert before + SECOND // rate <= self._full_at(world) <= 16 * time.monotonic_ns() + SECOND // rate
+
+    def test_a_second_may_come_at_once(self, world: World) -> None:
+        self._limit(world, 4)
+        for n in range(4):
+            world.send(1, ethernet(BROADCAST, mac(100 + n)))
+        assert world.learning(1) == _counted(learned=4)
+
+    def test_a_moved_mac_pays_as_well(self, world: World) -> None:
+        self._limit(world, 1, ahead_s=3600)
+        world.learn(BLUE, mac(1), 2)
+        world.send(1, FRAME)
+        assert world.whereabouts(BLUE, mac(1)) == 2
+
+    @pytest.mark.parametrize("age_s", [0, 30, AGEING_S + 1])
+    def test_a_known_mac_is_free(self, world: World, age_s: float) -> None:
+        self._limit(world, 1)
+        world.learn(BLUE, mac(1), 1, age_s=age_s)
+        before = self._full_at(world)
+        world.send(1, FRAME)
+        assert self._full_at(world) == before
+        assert world.learning(1)["limited"] == 0
+
+    def test_what_the_quota_refuses_is_free(self, world: World) -> None:
+        self._limit(world, 1)
+        world.set_port(1, max_macs=0)
+        before = self._full_at(world)
+        world.send(1, FRAME)
+        assert self._full_at(world) == before
+
+    def test_is_of_one_port(self, world: World) -> None:
+        self._limit(world, 1, ahead_s=3600)
+        world.send(2, ethernet(BROADCAST, mac(2)))
+        assert world.whereabouts(BLUE, mac(2)) == 2
+
+    def test_none_is_none(self, world: World) -> None:
+        self._limit(world, 0, ahead_s=3600)
+        world.send(1, FRAME)
+        assert world.whereabouts(BLUE, mac(1)) == 1
 
 
 def _fill_fdb(world: World) -> None:
@@ -239,11 +300,11 @@ def _fill_fdb(world: World) -> None:
             world.rig.maps["fdb"].update(struct.pack("=Q", BLUE << 48 | n << 24), value)
 
 
-def test_full_fdb_is_counted_and_told_and_the_frame_goes_on(world: World, events: RingReader) -> None:
+def test_full_fdb_is_counted_and_told_and_the_frame_goes_on(world: World, ring: RingReader) -> None:
     _fill_fdb(world)
     assert world.send(1, FRAME).fate == FLOODED
-    assert world.learning(1) == {"learned": 0, "limited": 0, "moved": 0, "full": 1}
-    assert _told(events) == [(EventType.FDB_FULL, 1, 0, BLUE, mac(1))]
+    assert world.learning(1) == _counted(full=1)
+    assert told(ring) == [(EventType.FDB_FULL, 1, 0, BLUE, mac(1))]
 
 
 class TestLearnsNothing:
@@ -264,6 +325,13 @@ class TestLearnsNothing:
         world.send(1, FRAME)
         assert world.entry(BLUE, mac(1)) == before
         assert world.learned(1) == 0
+
+    def test_from_an_uplink_that_brings_what_migrates(self, world: World) -> None:
+        world.set_port(1, state=PortMode.DRAINING)
+        world.state_static(BLUE, mac(1), 1)
+        before = world.entry(BLUE, mac(1))
+        assert world.send(9, ethernet(BROADCAST, mac(1), None, vlan(10))).fate == FLOODED
+        assert world.entry(BLUE, mac(1)) == before
 
     def test_from_what_an_earlier_step_dropped(self, world: World) -> None:
         world.state_static(BLUE, mac(50), 2, FdbFlag(0))
@@ -286,7 +354,7 @@ class TestLearnsNothing:
         before = world.entry(BLUE, mac(1))
         world.send(1, FRAME)
         assert world.entry(BLUE, mac(1)) == before
-        assert world.learning(1) == {"learned": 0, "limited": 0, "moved": 0, "full": 0}
+        assert world.learning(1) == _counted()
 
 
 def test_learns_from_what_a_later_step_drops(world: World) -> None:

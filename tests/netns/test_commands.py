@@ -89,7 +89,7 @@ KEYS = {
     "port list": "id ifname state mode segments macs ips hook isolated trusted"
     " rx_packets rx_bytes tx_packets tx_bytes drops",
     "uplink list": "ifname state hook rx_packets tx_packets",
-    "fdb list": "segment tenant mac port vtep origin age_s",
+    "fdb list": "segment tenant mac port vtep origin age_s held_s",
     "drops": "port segment reason packets bytes",
 }
 """Keys that others rely on, by command."""

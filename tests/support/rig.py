@@ -40,7 +40,9 @@ SKB_OFFSETS = {
 }
 """Members of struct __sk_buff; a test run takes mark, priority, ifindex, cb and gso, and gives all back."""
 
-SMALL = maps.Sizes(ports=256, segments=64, memberships=4096, fdb=1024, counters=1024, drops=1024, events=4096)
+SMALL = maps.Sizes(
+    ports=256, segments=64, memberships=4096, fdb=1024, moves=1024, counters=1024, drops=1024, events=4096
+)
 
 
 def skb(**members: int) -> bytes:
@@ -160,7 +162,7 @@ def _clear(opened: Map) -> None:
     if spec.type is MapType.RINGBUF:
         return
     for batch in opened.batches():
-        if spec.type in (MapType.HASH, MapType.PERCPU_HASH, MapType.LPM_TRIE):
+        if spec.type in (MapType.HASH, MapType.PERCPU_HASH, MapType.LRU_HASH, MapType.LPM_TRIE):
             for at in range(0, len(batch.keys), spec.key_size):
                 opened.delete(bytes(batch.keys[at : at + spec.key_size]))
         elif any(batch.values):

@@ -123,7 +123,7 @@ def test_static_entries_come_and_go_however_the_mac_is_written(api: httpx.Client
     api.post("/v1/fdb", json={"segment": "blue", "mac": "02-00-00-00-00-0A", "port": "tap0"})
     assert api.get("/v1/fdb").json() == [
         {"segment": "blue", "tenant": "acme", "mac": "02:00:00:00:00:0a", "port": "tap0", "vtep": None}
-        | {"origin": "static", "age_s": None}
+        | {"origin": "static", "age_s": None, "held_s": None}
     ]
     assert api.delete("/v1/fdb/blue/02:00:00:00:00:0A").status_code == 200
     assert api.get("/v1/fdb").json() == []

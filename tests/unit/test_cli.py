@@ -225,7 +225,7 @@ PORT_KEYS = "id ifname state mode segments macs ips hook isolated trusted rx_pac
         ("segment list", "name tenant vlan vni mtu unknown_unicast ports"),
         ("port list", PORT_KEYS),
         ("uplink list", "ifname state hook rx_packets tx_packets"),
-        ("fdb list", "segment tenant mac port vtep origin age_s"),
+        ("fdb list", "segment tenant mac port vtep origin age_s held_s"),
         ("drops", "port segment reason packets bytes"),
     ],
 )
@@ -265,7 +265,8 @@ def test_segment_list_for_people(blue: Vxagent) -> None:
 def test_fdb_list_for_people(host: ServedHost, blue: Vxagent) -> None:
     blue("fdb add 02:00:00:00:00:01 --segment blue --port tap0")
     assert blue("fdb list").out == (
-        "SEGMENT  TENANT  MAC                PORT  ORIGIN  AGE\nblue     acme    02:00:00:00:00:01  tap0  static    -\n"
+        "SEGMENT  TENANT  MAC                PORT  ORIGIN  AGE  HELD\n"
+        "blue     acme    02:00:00:00:00:01  tap0  static    -     -\n"
     )
     assert blue("fdb list --segment red").out.count("\n") == 1
 
@@ -306,13 +307,13 @@ def test_every_option_of_attach_reaches_the_port(blue: Vxagent) -> None:
     ran = blue(
         "port attach tap1 --id vm1 --segment blue --mac 02-00-00-00-00-0A --mac 02:00:00:00:00:0b --ip 10.0.0.1 "
         "--ip fd00::/64 --isolated --trusted --hook tc --max-macs 5 --rate-in 0.1Gbit --rate-out 1000pps "
-        "--storm-broadcast 10 --storm-multicast 20 --storm-unknown 30 --enforce shadow"
+        "--learn-rate 7 --storm-broadcast 10 --storm-multicast 20 --storm-unknown 30 --enforce shadow"
     )
     assert (ran.code, ran.out, ran.err) == (0, "port vm1 attached\n", "")
     port = json.loads(blue("port show vm1 --json").out)
     assert (port["ifname"], port["macs"]) == ("tap1", ["02:00:00:00:00:0a", "02:00:00:00:00:0b"])
     assert (port["ips"], port["isolated"], port["trusted"]) == (["10.0.0.1", "fd00::/64"], True, True)
-    assert (port["hook_asked"], port["max_macs"]) == ("tc", 5)
+    assert (port["hook_asked"], port["max_macs"], port["learn_rate"]) == ("tc", 5, 7)
     assert (port["rate_in"], port["rate_out"]) == ("100Mbit", "1kpps")
     assert [port[f"storm_{kind}"] for kind in ("broadcast", "multicast", "unknown")] == [10, 20, 30]
     assert port["enforce"] == "shadow"
@@ -364,6 +365,25 @@ def test_a_limit_is_set_listed_exported_and_cleared(blue: Vxagent, option: str, 
 def test_a_limit_that_cannot_be_is_refused(blue: Vxagent, options: str, says: str) -> None:
     refused = blue(f"port set tap0 {options}")
     assert (refused.code, says in refused.err) == (1, True)
+
+
+def test_a_port_learns_at_a_rate_unless_told_otherwise(blue: Vxagent) -> None:
+    def shown() -> object:
+        return json.loads(blue("port show tap0 --json").out)["learn_rate"]
+
+    assert (shown(), "learn_rate" in blue("export").out) == (1000, False)
+    blue("port set tap0 --learn-rate 7")
+    assert (shown(), "learn_rate = 7\n" in blue("export").out) == (7, True)
+    assert blue("port set tap0 --no-learn-rate").out == "port tap0 changed\n"
+    assert (shown(), "learn_rate = 0\n" in blue("export").out) == (None, True)
+    refused = blue("port set tap0 --learn-rate 7 --no-learn-rate")
+    assert (refused.code, "--learn-rate and --no-learn-rate contradict each other" in refused.err) == (2, True)
+
+
+def test_a_port_is_attached_with_no_rate_of_learning(blue: Vxagent) -> None:
+    blue("port attach tap1 --segment blue --no-learn-rate")
+    assert json.loads(blue("port show tap1 --json").out)["learn_rate"] is None
+    assert blue("port attach tap1 --segment blue --learn-rate 0").out == "port tap1 is attached already\n"
 
 
 def test_a_trunk_can_be_given_at_once_or_in_pieces(blue: Vxagent) -> None:

@@ -52,6 +52,7 @@ ROWS: dict[Table, st.SearchStrategy[Row]] = {
         broadcast=u64,
         multicast=u64,
         unknown=u64,
+        learn=u64,
     ),
     Table.PORTS: st.builds(
         PortRow,

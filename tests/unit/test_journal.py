@@ -26,7 +26,15 @@ def event(kind: int, *, port: int = 1, other_port: int = 0, segment: int = 5) ->
             event(EventType.MAC_MOVED, other_port=2),
             "MAC 02:00:00:00:00:01 of segment blue moved from port tap1 to tap0",
         ),
-        (event(EventType.LEARN_LIMITED), "port tap0 may learn no more MACs: 02:00:00:00:00:01 of segment blue"),
+        (
+            event(EventType.LEARN_LIMITED),
+            "port tap0 may learn no more MACs: 02:00:00:00:00:01 of segment blue was not learned",
+        ),
+        (
+            event(EventType.MAC_HELD, other_port=2),
+            "MAC 02:00:00:00:00:01 of segment blue moved too often between ports tap1 and tap0: "
+            "for 60 s it is learned on tap1 alone",
+        ),
         (event(EventType.FDB_FULL), "the FDB is full: 02:00:00:00:00:01 of segment blue on port tap0"),
         (event(EventType.FDB_FULL, port=9, segment=9), "of segment ? on port ?"),
         (event(99), "event 99 of port tap0 in segment blue, MAC 02:00:00:00:00:01"),
@@ -47,3 +55,9 @@ def test_a_flood_of_events_is_cut_and_counted(caplog: pytest.LogCaptureFixture) 
         journal.write([event(EventType.MAC_MOVED)], STATE, 1000.0 + PERIOD_S)
     assert len(caplog.records) == LINES_PER_PERIOD + 2
     assert f"{1000 - LINES_PER_PERIOD} more events were not written down" in caplog.text
+
+
+def test_a_flood_of_one_kind_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        Journal().write([event(EventType.MAC_MOVED)] * 500 + [event(EventType.MAC_HELD)], STATE, 1000.0)
+    assert "moved too often" in caplog.text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,8 @@ from vxagent.core.effects import ClearCounters
 from vxagent.core.switch import Switch
 from vxagent.core.tables import LimitsRow, PortFlag, PortRow, Table
 from vxagent.errors import Invalid
-from vxagent.model.port import Port
+from vxagent.model.ids import LEARN_RATE_UPLINK
+from vxagent.model.port import DEFAULT_LEARN_RATE, Port, Uplink
 from vxagent.model.rate import BITS_MAX, BITS_MIN, PACKETS_MAX, PACKETS_MIN, Rate
 from vxagent.model.segment import Segment
 
@@ -95,17 +98,32 @@ def sim() -> Sim:
     return sim
 
 
-def rows(sim: Sim) -> tuple[LimitsRow | None, PortFlag]:
-    """What the kernel holds of tap0: its limits, and which stages look at them."""
+def rows(sim: Sim) -> tuple[LimitsRow, PortFlag]:
+    """What the kernel holds of tap0: its limits but that of learning, and which stages look at them."""
     handle = sim.switch.state.handle_of_port("tap0")
-    port, limits = sim.datapath.table[Table.PORTS, handle], sim.datapath.table.get((Table.LIMITS, handle))
+    port, limits = sim.datapath.table[Table.PORTS, handle], sim.datapath.table[Table.LIMITS, handle]
     assert isinstance(port, PortRow)
-    assert limits is None or isinstance(limits, LimitsRow)
-    return limits, port.flags & (PortFlag.LIMITED_IN | PortFlag.LIMITED_OUT)
+    assert isinstance(limits, LimitsRow)
+    assert limits.learn == DEFAULT_LEARN_RATE
+    return replace(limits, learn=0), port.flags & (PortFlag.LIMITED_IN | PortFlag.LIMITED_OUT)
 
 
-def test_a_port_without_limits_has_no_row_and_no_flag(sim: Sim) -> None:
-    assert rows(sim) == (None, PortFlag(0))
+def test_a_port_without_limits_has_no_flag(sim: Sim) -> None:
+    assert rows(sim) == (LimitsRow(), PortFlag(0))
+
+
+def test_a_port_may_learn_at_any_rate_and_then_has_no_row(sim: Sim) -> None:
+    handle = sim.switch.state.handle_of_port("tap0")
+    sim.change(lambda draft: draft.set_port("tap0", learn_rate=7))
+    assert sim.datapath.table[Table.LIMITS, handle] == LimitsRow(learn=7)
+    sim.change(lambda draft: draft.set_port("tap0", learn_rate=None))
+    assert (Table.LIMITS, handle) not in sim.datapath.table
+
+
+def test_an_uplink_has_a_rate_of_learning_of_its_own(sim: Sim) -> None:
+    sim.change(lambda draft: draft.add_uplink(Uplink(ifname="eth1")))
+    handle = sim.switch.state.handle_of_uplink("eth1")
+    assert sim.datapath.table[Table.LIMITS, handle] == LimitsRow(learn=LEARN_RATE_UPLINK)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +148,7 @@ def test_limits_are_set_and_cleared_live(
     sim.change(lambda draft: draft.set_port("tap0", **changes))
     assert rows(sim) == (row, flags)
     sim.change(lambda draft: draft.set_port("tap0", **dict.fromkeys(changes)))
-    assert rows(sim) == (None, PortFlag(0))
+    assert rows(sim) == (LimitsRow(), PortFlag(0))
 
 
 def test_limits_survive_a_restart_and_a_reboot(sim: Sim) -> None:
@@ -147,7 +165,7 @@ def test_limits_survive_a_restart_and_a_reboot(sim: Sim) -> None:
 
 def test_a_port_that_a_version_without_limits_saved_has_none(sim: Sim) -> None:
     documents = sim.store.load()
-    for field in ("rate_in", "rate_out", "storm_broadcast", "storm_multicast", "storm_unknown"):
+    for field in ("rate_in", "rate_out", "storm_broadcast", "storm_multicast", "storm_unknown", "learn_rate"):
         del documents["port", "tap0"][field]
     assert Switch(documents).state.ports["tap0"] == sim.switch.state.ports["tap0"]
 

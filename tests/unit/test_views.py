@@ -117,7 +117,7 @@ def test_many_ports_come_in_batches_by_id(datapath: CountingDatapath) -> None:
 
 def test_one_port_is_shown_with_all_that_is_known(switch: Switch, datapath: CountingDatapath) -> None:
     handle = switch.state.handle_of_port("tap0")
-    datapath.learning_of[handle] = Learning(entries=1, limited=2, moved=3, full=4)
+    datapath.learning_of[handle] = Learning(entries=1, limited=2, moved=3, full=4, held=5)
     count(switch, datapath, "tap0", "blue", Traffic(packets=(5, 6, 7, 8), copies=9))
     datapath.dropped = [
         drop(switch, "tap0", "blue", Reason.SRC_MAC_DENIED, 10),
@@ -125,7 +125,8 @@ def test_one_port_is_shown_with_all_that_is_known(switch: Switch, datapath: Coun
         drop(switch, "tap0", "red", Reason.VLAN_DENIED, 1),
     ]
     port = views.port_detail(switch.state, datapath, lost, "tap0")
-    assert (port.learned, port.limited, port.moved, port.full) == (1, 2, 3, 4)
+    assert (port.learned, port.limited, port.moved, port.full, port.held) == (1, 2, 3, 4, 5)
+    assert (port.max_macs, port.learn_rate) == (1024, 1000)
     assert port.verdicts == {"forwarded": 5, "flooded": 6, "replied": 7, "to_host": 8}
     assert port.drops_by_reason == {"src_mac_denied": 10, "vlan_denied": 12}
     assert (port.copies, port.egress_failed, port.drops) == (9, 12, 22)
@@ -167,16 +168,16 @@ def test_fdb_entries_are_named(switch: Switch, datapath: CountingDatapath) -> No
     tap0, eth1 = state.handle_of_port("tap0"), state.handle_of_uplink("eth1")
     entries = [
         FdbEntry(segment=blue, mac=0x02000000000A, port=tap0, vtep=0, origin=Origin.STATIC, age_s=None),
-        FdbEntry(segment=red, mac=0x02000000000B, port=eth1, vtep=0, origin=Origin.LEARNED, age_s=1.26),
+        FdbEntry(segment=red, mac=0x02000000000B, port=eth1, vtep=0, origin=Origin.LEARNED, age_s=1.26, held_s=58.72),
         FdbEntry(segment=77, mac=1, port=1, vtep=0, origin=Origin.LEARNED, age_s=0.0),
         FdbEntry(segment=blue, mac=2, port=77, vtep=0, origin=Origin.CLUSTER, age_s=None),
     ]
     datapath.fdb = lambda *, segment=None: (e for e in entries if segment in (None, e.segment))  # type: ignore[method-assign]  # a fault
     found = [entry for batch in views.fdb_views(state, datapath, None) for entry in batch]
-    assert [(e.segment, e.mac, e.port, e.origin, e.age_s) for e in found] == [
-        ("blue", "02:00:00:00:00:0a", "tap0", "static", None),
-        ("red", "02:00:00:00:00:0b", "eth1", "learned", 1.3),
-        ("blue", "00:00:00:00:00:02", None, "cluster", None),
+    assert [(e.segment, e.mac, e.port, e.origin, e.age_s, e.held_s) for e in found] == [
+        ("blue", "02:00:00:00:00:0a", "tap0", "static", None, None),
+        ("red", "02:00:00:00:00:0b", "eth1", "learned", 1.3, 58.7),
+        ("blue", "00:00:00:00:00:02", None, "cluster", None, None),
     ]
     assert {e.tenant for e in found} == {"acme"}
     assert [len(batch) for batch in views.fdb_views(state, datapath, "red")] == [1]

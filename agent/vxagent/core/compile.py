@@ -31,7 +31,7 @@ from vxagent.core.tables import (
     vid_key,
 )
 from vxagent.model.device import Device
-from vxagent.model.ids import MAX_MACS_UPLINK, mac_to_int
+from vxagent.model.ids import LEARN_RATE_UPLINK, MAX_MACS_UPLINK, mac_to_int
 from vxagent.model.port import Enforce, Mode, Port
 from vxagent.model.rate import NO_RATE
 from vxagent.model.segment import UnknownUnicast
@@ -101,7 +101,7 @@ def _port_rows(state: State, port: Port) -> Rows:
         (bool(port.ips), PortFlag.IP_LOCKED),
         (any("/" in ip for ip in port.ips), PortFlag.PREFIXES),
         (device is not None and device.peer_elsewhere, PortFlag.PEER),
-        (replace(limits, out_bits=0, out_packets=0) != LimitsRow(), PortFlag.LIMITED_IN),
+        (replace(limits, out_bits=0, out_packets=0, learn=0) != LimitsRow(), PortFlag.LIMITED_IN),
         (bool(limits.out_bits or limits.out_packets), PortFlag.LIMITED_OUT),
         (port.enforce is Enforce.SHADOW, PortFlag.SHADOW),
     ):
@@ -131,11 +131,15 @@ def _limits_row(port: Port) -> LimitsRow:
         broadcast=port.storm_broadcast or 0,
         multicast=port.storm_multicast or 0,
         unknown=port.storm_unknown or 0,
+        learn=port.learn_rate or 0,
     )
 
 
 def _uplink_rows(state: State, ifname: str) -> Rows:
-    return _place_rows(state, ifname, device_of(state, ifname), PortFlag.UPLINK | PortFlag.TRUNK, MAX_MACS_UPLINK)
+    flags = PortFlag.UPLINK | PortFlag.TRUNK
+    rows = _place_rows(state, ifname, device_of(state, ifname), flags, MAX_MACS_UPLINK)
+    rows[Table.LIMITS, state.numbers.number("port", ifname)] = LimitsRow(learn=LEARN_RATE_UPLINK)
+    return rows
 
 
 def _place_rows(state: State, name: str, device: Device | None, flags: PortFlag, max_macs: int) -> Rows:

@@ -128,7 +128,7 @@ class PortRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsRow:
-    """limits[port handle]; 0: no limit. bits and frames a second."""
+    """limits[port handle]; 0: no limit. bits, frames and, of `learn`, MACs a second."""
 
     in_bits: int = 0
     in_packets: int = 0
@@ -137,6 +137,7 @@ class LimitsRow:
     broadcast: int = 0
     multicast: int = 0
     unknown: int = 0
+    learn: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

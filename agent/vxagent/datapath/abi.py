@@ -15,6 +15,7 @@ from vxagent.model.ids import MAX_MEMBERS
 
 LAYOUT = 1  # part of the pin path
 CHUNK = 64  # flood slots that one tail call visits
+MOVES, MOVES_S, HOLD_S = 5, 10, 60  # a MAC that moves more often in so long is held for so long
 COUNTED_VERDICTS = 4  # those that vx_traffic counts; drops have a map of their own
 
 
@@ -85,6 +86,7 @@ class EventType(IntEnum):
     MAC_MOVED = 1
     LEARN_LIMITED = 2
     FDB_FULL = 3
+    MAC_HELD = 4
 
 
 class Prog(IntEnum):
@@ -150,6 +152,7 @@ SEGMENT = Layout("vx_segment", handle="H", slots="H", mtu="H", flags="H", vni="I
 DEVICE = Layout("vx_device", ifindex="I", port="H", reserved="H")
 MEMBERSHIP = Layout("vx_membership", port="H", segment="H", vid="H", slot="H", counter="I", reserved="I")
 FDB_ENTRY = Layout("vx_fdb_entry", port="H", vtep="H", segment="H", origin="B", flags="B", seen_ns="Q")
+MOVES_ROW = Layout("vx_moves", key="Q", began_ns="Q", held_ns="Q", count="I", home="H", reserved="H")
 ADDRESS_KEY = Layout("vx_address_key", bits="I", port="H", family="H", octets="16s")
 ADDRESS = Layout("vx_address", port="H", reserved="H")
 FIRST = Layout("vx_first", ipv6="16s", ipv4="4s", reserved="I")
@@ -167,7 +170,7 @@ NEIGHBOUR = Layout(
 TRAFFIC = Layout("vx_traffic", packets="4Q", bytes="4Q", tx_packets="Q", tx_bytes="Q", copies="Q")
 DROP_KEY = Layout("vx_drop_key", port="H", segment="H", reason="H", kind="H")
 DROP_COUNT = Layout("vx_drop_count", packets="Q", bytes="Q")
-LEARNING = Layout("vx_learning", learned="Q", limited="Q", moved="Q", full="Q")
+LEARNING = Layout("vx_learning", learned="Q", limited="Q", moved="Q", full="Q", held="Q")
 LIMITS = Layout(
     "vx_limits",
     in_bits="Q",
@@ -177,6 +180,7 @@ LIMITS = Layout(
     broadcast="Q",
     multicast="Q",
     unknown="Q",
+    learn="Q",
 )
 BUCKETS = Layout("vx_buckets", **LIMITS.members)
 EVENT = Layout("vx_event", time_ns="Q", type="H", port="H", other_port="H", segment="H", mac="6s", reserved="H")
@@ -188,6 +192,7 @@ STRUCTS = (
     DEVICE,
     MEMBERSHIP,
     FDB_ENTRY,
+    MOVES_ROW,
     ADDRESS_KEY,
     ADDRESS,
     FIRST,
@@ -222,6 +227,9 @@ DEFINES = {
     "VX_LAYOUT": LAYOUT,
     "VX_CHUNK": CHUNK,
     "VX_MAX_MEMBERS": MAX_MEMBERS,
+    "VX_MOVES": MOVES,
+    "VX_MOVES_S": MOVES_S,
+    "VX_HOLD_S": HOLD_S,
     "VX_COUNTED_VERDICTS": COUNTED_VERDICTS,
     "VX_ALL_BITS": ALL_BITS,
 }

@@ -13,7 +13,10 @@ from vxagent.datapath.abi import DropKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FdbEntry:
-    """One entry of the FDB as the kernel holds it. age_s is None for static and cluster entries."""
+    """One entry of the FDB as the kernel holds it. age_s is None for static and cluster entries.
+
+    held_s: for so long a MAC that moved too often is learned nowhere else; None: it is not held.
+    """
 
     segment: int
     mac: int
@@ -21,6 +24,7 @@ class FdbEntry:
     vtep: int
     origin: Origin
     age_s: float | None
+    held_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +55,20 @@ class Drop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learning:
-    """What one port has learned; `entries` is what it holds now."""
+    """What one port has learned; `entries` is what it holds now.
+
+    Attributes:
+        limited: frames whose source was not learned for the quota or the rate.
+        moved: MACs that came from another port.
+        full: frames whose source was not learned because the FDB was full.
+        held: MACs that it contended for, until they were held where they had been.
+    """
 
     entries: int = 0
     limited: int = 0
     moved: int = 0
     full: int = 0
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +115,7 @@ class Datapath(Protocol):
         """Take it off."""
 
     def flush(self, effect: FlushFdb) -> int:
-        """Remove learned entries; return how many."""
+        """Remove learned entries and lift holds on them; return how many entries."""
 
     def clear_counters(self, effect: ClearCounters) -> None:
         """Forget a port's counters."""

@@ -238,7 +238,7 @@ class BpfDatapath:
             return _Objects(
                 maps=opened,
                 attachments=self._attachments(opened[Table.DEVICES]),
-                fdb=FdbMap(opened["fdb"], opened["learning"], opened["forgotten"]),
+                fdb=FdbMap(opened["fdb"], opened["moves"], opened["learning"], opened["forgotten"]),
                 counters=Counters(opened),
                 ring=RingReader(opened["events"]),
             )

@@ -114,4 +114,5 @@ def _learning(counted: dict[str, int], forgotten: int) -> Learning:
         limited=counted["limited"],
         moved=counted["moved"],
         full=counted["full"],
+        held=counted["held"],
     )

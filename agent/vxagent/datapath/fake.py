@@ -2,7 +2,7 @@
 
 It applies effects like the real one, so a test can put the same effects in another order, or twice, and ask
 whether the tables, and what becomes of a frame, are the same. It follows the frame rules (bpf/README.md) 2 to 7, 10
-and 13 to 18 by looking at rows alone.
+and 13 to 18 by looking at rows alone; of 13 not what goes by the clock, the rate of learning and hold-down.
 """
 
 from __future__ import annotations

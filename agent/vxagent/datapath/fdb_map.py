@@ -1,5 +1,7 @@
 """The FDB in the kernel: read it, forget what was learned, keep each port's count of learned entries.
 
+What is forgotten or stated takes its row of `moves` along: a hold is over when its entry is.
+
 The data plane learns and moves entries at any time. What is removed here is therefore taken out whole
 (LOOKUP_AND_DELETE) and looked at again: an entry that was refreshed or moved since it was read goes back.
 
@@ -29,10 +31,11 @@ _Doomed = Callable[[int, int, int], bool]
 
 
 class FdbMap:
-    """The fdb, learning and forgotten maps. Changes exclude each other; reads go on beside them."""
+    """The fdb, moves, learning and forgotten maps. Changes exclude each other; reads go on beside them."""
 
-    def __init__(self, fdb: Map, learning: Map, forgotten: Map) -> None:
+    def __init__(self, fdb: Map, moves: Map, learning: Map, forgotten: Map) -> None:
         self._fdb = fdb
+        self._moves = moves
         self._learning = learning
         self._forgotten = forgotten
         self._lock = threading.Lock()
@@ -50,6 +53,7 @@ class FdbMap:
         """
         now = time.monotonic_ns()
         oldest = now - ageing_ns if ageing_ns else 0
+        held = self._held(now)
         for key, (port, vtep, _, origin, _, seen_ns) in self._raw():
             of_segment, mac = split_fdb_key(key)
             if segment is not None and of_segment != segment:
@@ -64,6 +68,7 @@ class FdbMap:
                 vtep=vtep,
                 origin=_ORIGINS[origin],
                 age_s=max(0, now - seen_ns) / _NS if learned else None,
+                held_s=held[key] / _NS if learned and key in held else None,
             )
 
     def rows(self) -> Iterator[tuple[RowKey, Row]]:
@@ -83,12 +88,15 @@ class FdbMap:
         with self._lock:
             before = self._fdb.lookup(raw)
             self._fdb.update(raw, codec.encode(Table.FDB, row))
+            self._moves.delete(raw)
             self._forget_if_learned(before)
 
     def delete(self, key: int) -> None:
         """Remove the entry, whatever its origin."""
         with self._lock:
-            self._forget_if_learned(self._fdb.pop(codec.encode_key(Table.FDB, key)))
+            raw = codec.encode_key(Table.FDB, key)
+            self._moves.delete(raw)
+            self._forget_if_learned(self._fdb.pop(raw))
 
     def flush(self, segment: int | None = None, port: int | None = None) -> int:
         """Remove learned entries of a segment, a port, both (and) or all; return how many."""
@@ -122,9 +130,13 @@ class FdbMap:
 
     def _remove(self, doomed: _Doomed) -> int:
         gone: Counter[int] = Counter()
+        moved = {key for key, _ in self._moves_rows()}
         for key, (port, _, segment, origin, _, seen_ns) in self._raw():
             if origin == Origin.LEARNED and doomed(port, segment, seen_ns):
-                owner = self._take_out(codec.U64.pack(key), doomed)
+                raw = codec.U64.pack(key)
+                if key in moved:  # before the entry, which may be back at once
+                    self._moves.delete(raw)
+                owner = self._take_out(raw, doomed)
                 if owner is not None:
                     gone[owner] += 1
         for port, count in gone.items():
@@ -170,6 +182,16 @@ class FdbMap:
         key = codec.U32.pack(port)
         (now,) = codec.U64.unpack(self._forgotten.lookup(key) or bytes(codec.U64.size))
         self._forgotten.update(key, codec.U64.pack((now + count) % _U64))
+
+    def _held(self, now: int) -> dict[int, int]:
+        """Key → nanoseconds of hold that are left, of the MACs that are held."""
+        return {key: held_ns - now for key, held_ns in self._moves_rows() if held_ns > now}
+
+    def _moves_rows(self) -> Iterator[tuple[int, int]]:
+        """Key and held_ns of every MAC that has moved of late."""
+        for batch in self._moves.batches():
+            for key, _, held_ns, *_ in abi.MOVES_ROW.struct.iter_unpack(batch.values):
+                yield key, held_ns
 
     def _raw(self) -> Iterator[tuple[int, tuple[int, int, int, int, int, int]]]:
         """Key → port, vtep, segment, origin, flags, seen_ns of every entry."""

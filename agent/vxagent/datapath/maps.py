@@ -32,6 +32,7 @@ class Sizes:
     segments: int = 8192
     memberships: int = 65536
     fdb: int = 131072
+    moves: int = 65536
     addresses: int = 65536
     neighbours: int = 65536
     counters: int = 16384
@@ -53,7 +54,8 @@ def declare(sizes: Sizes) -> dict[str, MapSpec]:
     """The shared maps by name.
 
     What the agent alone inserts takes memory by use (NO_PREALLOC); lookups cost the same. The data plane
-    inserts into fdb and drops: fdb must never fail for want of memory, drops is large and mostly empty.
+    inserts into fdb and drops: fdb must never fail for want of memory, drops is large and mostly empty. An LRU
+    hash takes all of its memory at once.
     """
     port, segment, counters, by_use = sizes.ports, sizes.segments, sizes.counters, MapFlag.NO_PREALLOC
     membership = (4, abi.MEMBERSHIP.size, sizes.memberships, by_use)
@@ -68,6 +70,7 @@ def declare(sizes: Sizes) -> dict[str, MapSpec]:
         _spec("members", MapType.HASH, *membership),
         _spec("slots", MapType.HASH, *membership),
         _spec("fdb", MapType.HASH, 8, abi.FDB_ENTRY.size, sizes.fdb),
+        _spec("moves", MapType.LRU_HASH, 8, abi.MOVES_ROW.size, sizes.moves),
         _spec("first", MapType.ARRAY, 4, abi.FIRST.size, port),
         _spec("addresses", MapType.HASH, abi.ADDRESS_KEY.size, abi.ADDRESS.size, sizes.addresses, by_use),
         _spec("prefixes", MapType.LPM_TRIE, abi.ADDRESS_KEY.size, abi.ADDRESS.size, sizes.addresses, by_use),

@@ -19,6 +19,7 @@ from vxagent.model.ids import (
 from vxagent.model.rate import PACKETS_MAX, PACKETS_MIN, Rate
 
 DEFAULT_MAX_MACS = 1024
+DEFAULT_LEARN_RATE = 1000
 MAX_MACS_MAX = 1 << 20
 
 
@@ -73,6 +74,7 @@ class Port:
         trusted: exempt from the DHCP-server and RA guards.
         hook: auto or tc.
         max_macs: learned at most.
+        learn_rate: new and moved MACs that are learned in a second, or None; given as 0, it is None.
         rate_in: of all that it brings, or None.
         rate_out: of all that it gets, or None.
         storm_broadcast, storm_multicast, storm_unknown: frames a second that it brings to everybody, to groups
@@ -96,6 +98,7 @@ class Port:
     trusted: bool = False
     hook: Hook = Hook.AUTO
     max_macs: int = DEFAULT_MAX_MACS
+    learn_rate: int | None = DEFAULT_LEARN_RATE
     rate_in: Rate | None = None
     rate_out: Rate | None = None
     storm_broadcast: int | None = None
@@ -110,6 +113,8 @@ class Port:
         if self.hook is Hook.XDP:
             raise Invalid("hook", "xdp", "a port takes auto or tc")
         check_range("max_macs", self.max_macs, 0, MAX_MACS_MAX)
+        check_range("learn_rate", self.learn_rate or 0, 0, PACKETS_MAX)
+        object.__setattr__(self, "learn_rate", self.learn_rate or None)
         for field in ("storm_broadcast", "storm_multicast", "storm_unknown"):
             if getattr(self, field) is not None:
                 check_range(field, getattr(self, field), PACKETS_MIN, PACKETS_MAX)

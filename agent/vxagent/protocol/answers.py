@@ -141,8 +141,10 @@ class PortDetail(PortView):
     Attributes:
         why: what keeps it from being up, "" when it is.
         max_macs, learned: the quota and what it holds now.
-        limited, moved, full: frames whose source was not learned for the quota; MACs that came from
-            another port; frames whose source was not learned because the FDB was full.
+        learn_rate: new and moved MACs learned in a second; null: no limit.
+        limited, moved, full: frames whose source was not learned for the quota or the rate; MACs that came
+            from another port; frames whose source was not learned because the FDB was full.
+        held: MACs that it contended for, until they were held where they had been.
         verdicts: frames from the VM by verdict.
         copies: frames made out of them.
         drops_by_reason: frames from the VM that were dropped.
@@ -153,10 +155,12 @@ class PortDetail(PortView):
     why: str
     hook_asked: str
     max_macs: int
+    learn_rate: int | None
     learned: int
     limited: int
     moved: int
     full: int
+    held: int
     verdicts: dict[str, int]
     copies: int
     drops_by_reason: dict[str, int]
@@ -178,7 +182,10 @@ class UplinkView(Answer):
 
 
 class FdbView(Answer):
-    """An FDB entry. port: a port id or an uplink's device; age_s null: does not age."""
+    """An FDB entry. port: a port id or an uplink's device; age_s null: does not age.
+
+    held_s: for so long a MAC that moved too often is learned nowhere else; null: it is not held.
+    """
 
     segment: str
     tenant: str
@@ -187,6 +194,7 @@ class FdbView(Answer):
     vtep: str | None
     origin: str
     age_s: float | None
+    held_s: float | None
 
 
 class DropView(Answer):

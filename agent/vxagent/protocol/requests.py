@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 from vxagent.errors import Invalid
 from vxagent.model.fdb import StaticEntry
 from vxagent.model.ids import MTU_MAX, MTU_MIN, VID_MAX, VID_MIN, VNI_MAX, VNI_MIN, check_ifname
-from vxagent.model.port import DEFAULT_MAX_MACS, MAX_MACS_MAX, Enforce, Hook, Mode, Port, Uplink
+from vxagent.model.port import DEFAULT_LEARN_RATE, DEFAULT_MAX_MACS, MAX_MACS_MAX, Enforce, Hook, Mode, Port, Uplink
 from vxagent.model.rate import PACKETS_MAX, PACKETS_MIN, Rate
 from vxagent.model.segment import DEFAULT_MTU, Segment, UnknownUnicast
 
@@ -25,6 +25,7 @@ Vid = Annotated[int, Meta(extra_json_schema={"minimum": VID_MIN, "maximum": VID_
 Vni = Annotated[int, Meta(extra_json_schema={"minimum": VNI_MIN, "maximum": VNI_MAX})]
 Mtu = Annotated[int, Meta(extra_json_schema={"minimum": MTU_MIN, "maximum": MTU_MAX})]
 MaxMacs = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_MACS_MAX})]
+LearnRate = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": PACKETS_MAX})]
 Name = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9][A-Za-z0-9._:@-]{0,62}$"})]
 Ifname = Annotated[str, Meta(extra_json_schema={"pattern": "^[!-.0-9;-~]{1,15}$"})]
 Mac = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$"})]
@@ -109,6 +110,7 @@ class PortAttach(Request):
     trusted: bool = False
     hook: Hook = Hook.AUTO
     max_macs: MaxMacs = DEFAULT_MAX_MACS
+    learn_rate: LearnRate | None = DEFAULT_LEARN_RATE
     rate_in: RateText | None = None
     rate_out: RateText | None = None
     storm_broadcast: Storm | None = None
@@ -138,6 +140,7 @@ class PortAttach(Request):
             trusted=self.trusted,
             hook=self.hook,
             max_macs=self.max_macs,
+            learn_rate=self.learn_rate,
             rate_in=None if self.rate_in is None else Rate.parse("rate_in", self.rate_in),
             rate_out=None if self.rate_out is None else Rate.parse("rate_out", self.rate_out),
             storm_broadcast=self.storm_broadcast,
@@ -163,6 +166,7 @@ class PortAttach(Request):
             trusted=port.trusted,
             hook=port.hook,
             max_macs=port.max_macs,
+            learn_rate=port.learn_rate or 0,  # TOML has no null
             rate_in=None if port.rate_in is None else str(port.rate_in),
             rate_out=None if port.rate_out is None else str(port.rate_out),
             storm_broadcast=port.storm_broadcast,
@@ -187,6 +191,7 @@ class PortSet(Request):
     trusted: bool | UnsetType = UNSET
     hook: Hook | UnsetType = UNSET
     max_macs: MaxMacs | UnsetType = UNSET
+    learn_rate: LearnRate | UnsetType | None = UNSET
     rate_in: RateText | UnsetType | None = UNSET
     rate_out: RateText | UnsetType | None = UNSET
     storm_broadcast: Storm | UnsetType | None = UNSET

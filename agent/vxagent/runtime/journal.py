@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
 
 from vxagent.core.state import State
-from vxagent.datapath.abi import EventType
+from vxagent.datapath.abi import HOLD_S, EventType
 from vxagent.datapath.base import Event
 from vxagent.model.ids import int_to_mac
 
@@ -17,26 +18,30 @@ PERIOD_S = 10.0
 
 
 class Journal:
-    """Logs events, at most LINES_PER_PERIOD in PERIOD_S; how many it left out is a line of its own."""
+    """Logs events, at most LINES_PER_PERIOD of a kind in PERIOD_S; how many it left out is a line of its own.
+
+    For each kind apart: a VM that makes many of one hides no other.
+    """
 
     def __init__(self) -> None:
         self._began = 0.0
-        self._written = 0
+        self._written: Counter[int] = Counter()  # by kind
         self._left_out = 0
 
     def write(self, events: Iterable[Event], state: State, now: float) -> None:
         """Log these events; `now` in seconds, of any clock that does not jump."""
         if now - self._began >= PERIOD_S:
             self._flush()
-            self._began, self._written = now, 0
+            self._began = now
+            self._written.clear()
         names: tuple[dict[int, str], dict[int, str]] | None = None
         for event in events:
-            if self._written >= LINES_PER_PERIOD:
+            if self._written[event.type] >= LINES_PER_PERIOD:
                 self._left_out += 1
                 continue
             names = names or (state.names("port"), state.names("segment"))
             log.info("%s", describe(event, *names))
-            self._written += 1
+            self._written[event.type] += 1
 
     def _flush(self) -> None:
         if self._left_out:
@@ -53,8 +58,12 @@ def describe(event: Event, ports: dict[int, str], segments: dict[int, str]) -> s
         case EventType.MAC_MOVED:
             return f"MAC {mac} of {where} moved from port {ports.get(event.other_port, '?')} to {port}"
         case EventType.LEARN_LIMITED:
-            return f"port {port} may learn no more MACs: {mac} of {where} was not learned"
+            return f"port {port} may learn no more MACs: {mac} of {where} was not learned (--max-macs, --learn-rate)"
         case EventType.FDB_FULL:
             return f"the FDB is full: {mac} of {where} on port {port} was not learned"
+        case EventType.MAC_HELD:
+            home = ports.get(event.other_port, "?")
+            stays = f"for {HOLD_S} s it is learned on {home} alone"
+            return f"MAC {mac} of {where} moved too often between ports {home} and {port}: {stays}"
         case other:
             return f"event {other} of port {port} in {where}, MAC {mac}"

@@ -211,12 +211,18 @@ def _learning(ids: Sequence[str], learning: Sequence[Learning]) -> Iterator[Metr
     )
     yield _counter(
         "vxagent_port_learn_limited_packets",
-        "Frames whose source was not learned because the port's quota was used up.",
+        "Frames whose source was not learned because the port's quota or rate of learning was used up.",
         port,
         [((i,), has.limited) for i, has in pairs],
     )
     yield _counter(
         "vxagent_port_moved_macs", "MACs that came from another port.", port, [((i,), has.moved) for i, has in pairs]
+    )
+    yield _counter(
+        "vxagent_port_held_macs",
+        "MACs that the port contended for, until they were held where they had been.",
+        port,
+        [((i,), has.held) for i, has in pairs],
     )
 
 

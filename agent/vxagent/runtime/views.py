@@ -177,10 +177,12 @@ def port_detail(
         why=state.port_state(port_id)[1],
         hook_asked=port.hook,
         max_macs=port.max_macs,
+        learn_rate=port.learn_rate,
         learned=learning.entries,
         limited=learning.limited,
         moved=learning.moved,
         full=learning.full,
+        held=learning.held,
         verdicts=dict(zip(VERDICTS, sums.verdicts, strict=True)),
         copies=sums.copies,
         drops_by_reason=by_reason(drops.get(handle, [])),
@@ -255,6 +257,7 @@ def fdb_views(state: State, datapath: Datapath, segment: str | None) -> Iterator
                 vtep=None,
                 origin=ORIGINS[entry.origin],
                 age_s=None if entry.age_s is None else round(entry.age_s, 1),
+                held_s=None if entry.held_s is None else round(entry.held_s, 1),
             )
             for entry in entries
             if (at := segments.get(entry.segment)) is not None

@@ -18,6 +18,7 @@ COLUMNS = (
     column("port"),
     column("origin"),
     Column("age", lambda row: "-" if row["age_s"] is None else duration(int(row["age_s"])), number=True),
+    Column("held", lambda row: "-" if row["held_s"] is None else duration(int(row["held_s"])), number=True),
 )
 
 DROP_COLUMNS = (

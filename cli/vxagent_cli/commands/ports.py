@@ -57,6 +57,10 @@ Isolated = Annotated[
 Trusted = Annotated[bool | None, typer.Option("--trusted/--no-trusted", help="May serve DHCP and send RAs.")]
 HookOption = Annotated[Hook | None, typer.Option("--hook", help="Where its program may run.")]
 MaxMacs = Annotated[int | None, typer.Option("--max-macs", metavar="N", help="MACs that it may have learned.")]
+LearnRate = Annotated[
+    int | None, typer.Option("--learn-rate", metavar="N", help="New or moved MACs that it may learn in a second.")
+]
+NoLearnRate = Annotated[bool, typer.Option("--no-learn-rate", help="It may learn MACs as fast as it likes.")]
 RateIn = Annotated[
     str | None, typer.Option("--rate-in", metavar="R", help="What it may send: 100Mbit, 20kpps, 1Gbit,100kpps.")
 ]
@@ -94,6 +98,8 @@ def attach(
     trusted: Trusted = None,
     hook: HookOption = None,
     max_macs: MaxMacs = None,
+    learn_rate: LearnRate = None,
+    no_learn_rate: NoLearnRate = False,
     rate_in: RateIn = None,
     rate_out: RateOut = None,
     storm_broadcast: StormBroadcast = None,
@@ -114,10 +120,11 @@ def attach(
         ifname=ifname,
         internal=internal,
         id=id_,
-        **_options(segment, trunk, native, mac, ip, isolated, trusted, hook, max_macs),
+        **_options(segment, trunk, native, mac, ip, isolated, trusted, hook, max_macs, learn_rate),
         **_limits(rate_in, rate_out, storm_broadcast, storm_multicast, storm_unknown),
         **given(enforce=enforce),
     )
+    body = cleared(body, learn_rate=no_learn_rate)  # the one limit that there is unless it is taken away
     answer = agent(ctx).change("POST", "v1", "ports", body=body)
     name = id_ or ifname or internal
     say(answer, f"port {name} attached", f"port {name} is attached already")
@@ -139,6 +146,8 @@ def set_(
     trusted: Trusted = None,
     hook: HookOption = None,
     max_macs: MaxMacs = None,
+    learn_rate: LearnRate = None,
+    no_learn_rate: NoLearnRate = False,
     rate_in: RateIn = None,
     no_rate_in: Annotated[bool, typer.Option("--no-rate-in", help="It may send as much as it likes.")] = False,
     rate_out: RateOut = None,
@@ -152,13 +161,14 @@ def set_(
     enforce: EnforceOption = None,
 ) -> None:
     """Change a port live. A list replaces the one there was."""
-    changes = _options(segment, trunk, native, mac, ip, isolated, trusted, hook, max_macs)
+    changes = _options(segment, trunk, native, mac, ip, isolated, trusted, hook, max_macs, learn_rate)
     limits = _limits(rate_in, rate_out, storm_broadcast, storm_multicast, storm_unknown)
     body = cleared(
         {**changes, **limits, **given(enforce=enforce)},
         native=no_native,
         mac=no_mac,
         ip=no_ip,
+        learn_rate=no_learn_rate,
         rate_in=no_rate_in,
         rate_out=no_rate_out,
         storm_broadcast=no_storm_broadcast,
@@ -197,6 +207,7 @@ def _options(
     trusted: bool | None,
     hook: Hook | None,
     max_macs: int | None,
+    learn_rate: int | None,
 ) -> dict[str, object]:
     """The options that `attach` and `set` share, those that were given."""
     if segment is not None and trunk:
@@ -211,6 +222,7 @@ def _options(
         trusted=trusted,
         hook=hook,
         max_macs=max_macs,
+        learn_rate=learn_rate,
     )
 
 
