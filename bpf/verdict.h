@@ -107,9 +107,12 @@ static __always_inline int vx_enforce(const struct vx_frame *f, int fate)
 /* A fate that nobody foresaw is a drop: nothing reaches the host by mistake. */
 static __always_inline int vx_finish(struct __sk_buff *skb, const struct vx_frame *f, int fate)
 {
-	switch (vx_fate_verdict(fate)) {
+	enum vx_verdict verdict = vx_fate_verdict(fate);
+
+	switch (verdict) {
 	case VX_FORWARDED:
-		vx_count_frame(f->counter, VX_FORWARDED, f->bytes, 1);
+	case VX_REPLIED:
+		vx_count_frame(f->counter, verdict, f->bytes, 1);
 		vx_count_sent(f->copy.counter, vx_frame_bytes(skb));
 		return vx_send(skb, &f->copy);
 	case VX_TO_HOST:

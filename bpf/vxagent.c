@@ -6,6 +6,7 @@
 #include <linux/bpf.h>
 
 #include "abi.h"
+#include "answer.h"
 #include "classify.h"
 #include "flood.h"
 #include "forward.h"
@@ -42,6 +43,7 @@ int vx_tc(struct __sk_buff *skb)
 	       vx_resolve(f) ?:					/* 10 */
 	       vx_keep_tagged(f) ?:				/* 3 */
 	       vx_enforce(f, vx_limit_arrival(skb, f)) ?:	/* 11 */
+	       vx_answer(skb, f) ?:				/* 12 */
 	       vx_learn(f) ?:					/* 13 */
 	       vx_keep_apart(f) ?:				/* 14 */
 	       vx_limit_size(f) ?:				/* 15 */

@@ -14,7 +14,7 @@ from dataclasses import fields
 
 import pytest
 
-from support.frames import BROADCAST, L3, MULTICAST, ethernet, ipv4, ipv6, mac, payload, tcp, udp, vlan
+from support.frames import BROADCAST, L3, MULTICAST, arp, ethernet, ipv4, ipv6, mac, payload, tcp, udp, vlan
 from support.outcome import FLOODED, FORWARDED
 from support.place import Place
 from support.rig import skb
@@ -160,6 +160,19 @@ def test_a_storm_limit_is_for_one_kind_of_frame(world: World, row: Row, way: Way
     check(world, row, way)
 
 
+ARP = ethernet(BROADCAST, mac(1), arp("10.0.0.1", "10.0.0.2", sender_mac=mac(1)))
+
+
+def _answered_but(name: str, rate: int) -> Callable[[World], None]:
+    """VM 2 is named for what `ARP` asks, and a bucket of the asker is empty."""
+
+    def prepare(world: World) -> None:
+        world.name(2, "10.0.0.2")
+        empty(1, **{name: rate})(world)
+
+    return prepare
+
+
 def _empty_without_a_device(world: World) -> None:
     empty(2, out_bits=SLOW)(world)
     world.set_port(2, ifindex=0)
@@ -172,6 +185,8 @@ def _empty_without_a_device(world: World) -> None:
         prepare=empty(1, in_bits=SLOW),
         fate="src_mac_conflict",
     ),
+    Row(name="11 before 12", frame=ARP, prepare=_answered_but("broadcast", 1), fate="storm_limited"),
+    Row(name="the rate of 15 in 12", frame=ARP, prepare=_answered_but("out_bits", SLOW), fate="rate_limited"),
     Row(name="11 before 14", frame=FRAME, knows=((BLUE, 1),), prepare=empty(1, in_bits=SLOW), fate="rate_limited"),
     Row(
         name="14 before the rate of 15",
@@ -243,6 +258,15 @@ def test_a_copy_is_charged_as_it_leaves(world: World) -> None:
     for run in (world.run, world.run_tagged, world.send):
         assert charged(world, 2, "out_bits", lambda run=run: run(6, from_trunk)) == len(FRAME) * 8  # type: ignore[misc]  # mypy cannot type a lambda with a default
         assert charged(world, 9, "out_bits", lambda: world.run(1, TO_ALL)) == (len(TO_ALL) + 4) * 8
+
+
+def test_an_answer_is_charged_as_it_leaves(world: World) -> None:
+    world.name(2, "10.0.0.2")
+    tagged = ethernet(BROADCAST, mac(6), arp("10.0.0.1", "10.0.0.2", sender_mac=mac(6)), vlan(110))
+    assert charged(world, 1, "out_bits", lambda: world.run(1, ARP)) == len(ARP) * 8
+    for run in (world.run, world.run_tagged, world.send):
+        assert charged(world, 6, "out_bits", lambda run=run: run(6, tagged)) == len(tagged) * 8  # type: ignore[misc]
+        assert charged(world, 6, "out_packets", lambda run=run: run(6, tagged)) == 1  # type: ignore[misc]
 
 
 MSS = 1000

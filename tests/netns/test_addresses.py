@@ -20,11 +20,11 @@ import pytest
 from support import frames
 from support.frames import BROADCAST, L3, NA, NS, RA, arp, ethernet, ipv4, ipv6, link_layer, nd, udp
 from support.hearing import ports_of, who_hears
+from support.ipv6 import address_6, echoes, speak_ipv6
 from support.lan import AMOUNT, Lan, assert_connected, running_lan
 from vxagent.lab.ping import ping
 from vxagent.lab.traffic import bulk_tcp
 from vxagent.lab.vm import NIC, VethVm
-from vxagent.lab.waiting import wait_until
 
 FOREIGN, FOREIGN_6, FOREIGN_MAC = "10.0.0.254", "2001:db8::254", frames.mac(254)
 LONG = 4000  # bytes of an echo request that goes in three fragments
@@ -45,33 +45,11 @@ def blue(lan: Lan) -> str:
     return lan.new_segment()
 
 
-def address_6(vm: VethVm) -> str:
-    return f"2001:db8::{vm.address.rsplit('.', 1)[1]}"
-
-
 def locked(lan: Lan, segment: str, *ips: str) -> VethVm:
     """A VM whose port lists its MAC and its addresses, and `ips`."""
     vm = lan.veth(lan.unique("v"), None)
     lan.attach(vm.port, segment, mac=[vm.mac], ip=[vm.address, address_6(vm), *ips])
     return vm
-
-
-def speak_ipv6(vm: VethVm, address: str = "") -> None:
-    """Turn IPv6 on, and wait until DAD has found the link-local address and this one to be free."""
-    vm.namespace.sysctl(f"net/ipv6/conf/{NIC}/disable_ipv6", 0)
-    vm.namespace.ip("address", "add", f"{address or address_6(vm)}/64", "dev", NIC)
-
-    def settled() -> bool:
-        shown = vm.namespace.ip("-6", "address", "show", "dev", NIC)
-        return "fe80:" in shown and " tentative" not in shown.replace("dadfailed tentative", "dadfailed")
-
-    wait_until(settled, what="DAD ends")
-
-
-def echoes(vm: VethVm, address: str, *options: str) -> bool:
-    """Whether an echo request of either family is answered."""
-    command = ("ping", "-n", "-c", "1", "-W", "2", *options, address)
-    return vm.namespace.run(*command, check=False).returncode == 0
 
 
 def marked(inside: L3) -> L3:

@@ -12,7 +12,7 @@ from vxagent.datapath.abi import Verdict
 TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT = 0xFFFFFFFF, 2, 7
 
 _COUNTED = (Verdict.FORWARDED, Verdict.FLOODED, Verdict.REPLIED, Verdict.TO_HOST)
-FORWARDED, FLOODED, _, TO_HOST = (verdict.name.lower() for verdict in _COUNTED)
+FORWARDED, FLOODED, REPLIED, TO_HOST = (verdict.name.lower() for verdict in _COUNTED)
 SENT, COPIES = "sent", "copies"
 
 Counts = dict[tuple[str, int, int], tuple[int, int]]
@@ -24,7 +24,7 @@ class Judgement:
     """What the counters say of one frame.
 
     Attributes:
-        fate: "forwarded", "flooded", "to_host", or the reason of a drop.
+        fate: "forwarded", "flooded", "replied", "to_host", or the reason of a drop.
         where: (port, segment) that it was counted for.
         octets: that were counted there.
         sent: port → (packets, bytes) that were sent there.

@@ -20,7 +20,16 @@ import pytest
 
 from support import frames
 from support.frames import mac
-from support.outcome import FLOODED, FORWARDED, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, TO_HOST, Outcome
+from support.outcome import (
+    FLOODED,
+    FORWARDED,
+    REPLIED,
+    TC_ACT_REDIRECT,
+    TC_ACT_SHOT,
+    TC_ACT_UNSPEC,
+    TO_HOST,
+    Outcome,
+)
 from support.world import BLUE, World
 
 
@@ -112,7 +121,7 @@ def _check_run(row: Row, way: Way, outcome: Outcome) -> None:
     arrived = {port: got for port, (got,) in outcome.frames.items()}
     assert arrived == {port: frame for port, frame in row.out.items() if port in arrived}
     last = row.out.keys() - arrived.keys()
-    if row.fate in (FORWARDED, FLOODED) and row.out:
+    if row.fate in (FORWARDED, FLOODED, REPLIED) and row.out:
         assert outcome.action == TC_ACT_REDIRECT
         assert [outcome.data] == [frames.untag(row.out[port]) for port in last]
     elif row.fate == TO_HOST:

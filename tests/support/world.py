@@ -22,7 +22,7 @@ import struct
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from support import frames
 from support.frames import mac
@@ -34,6 +34,7 @@ from vxagent.core.tables import (
     FdbFlag,
     FdbRow,
     MembershipRow,
+    NeighbourOrigin,
     Origin,
     PortFlag,
     PortMode,
@@ -45,10 +46,11 @@ from vxagent.core.tables import (
     address_rows,
     fdb_key,
     member_key,
+    neighbour_key,
     slot_key,
     vid_key,
 )
-from vxagent.datapath import abi
+from vxagent.datapath import abi, codec
 from vxagent.datapath.bpf_prog import Program
 
 BLUE, RED = 1, 2
@@ -205,6 +207,38 @@ class World:
             flags |= PortFlag.PREFIXES if table is Table.PREFIXES else PortFlag(0)
             self.rig.put(table, key, row)
         self.set_port(port, flags=flags)
+
+    def name(
+        self,
+        port: int,
+        *ips: str,
+        segment: int = BLUE,
+        address: bytes = b"",
+        leased_for_s: float | None = None,
+        key_segment: int = 0,
+    ) -> None:
+        """Name the VM of a port for these addresses, and have questions for them looked at in the segment.
+
+        Args:
+            address: its MAC; by default `mac(port)`.
+            leased_for_s: so long, from now; by default the port lists them.
+            key_segment: the segment of the key, where it is not the row's own: an element reused in between.
+        """
+        leased = leased_for_s is not None
+        expires = time.monotonic_ns() + int((leased_for_s or 0) * NANOSECONDS)
+        for ip in map(ip_address, ips):
+            value = abi.NEIGHBOUR.pack(
+                port=port,
+                segment=segment,
+                family=ip.version,
+                origin=NeighbourOrigin.LEASED if leased else NeighbourOrigin.LISTED,
+                octets=ip.packed,
+                mac=number(address or mac(port)),
+                expires_ns=expires if leased else 0,
+            )
+            key = codec.encode_key(Table.NEIGHBOURS, neighbour_key(key_segment or segment, ip))
+            self.rig.maps["neighbours"].update(key, value)
+        self.set_segment(segment, flags=self.segments[segment].flags | SegmentFlag.NEIGHBOURS)
 
     # What there is
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import pytest
 from hypothesis import given
@@ -17,6 +17,8 @@ from vxagent.core.tables import (
     FirstRow,
     LimitsRow,
     MembershipRow,
+    NeighbourOrigin,
+    NeighbourRow,
     Origin,
     PortFlag,
     PortMode,
@@ -29,6 +31,7 @@ from vxagent.core.tables import (
     address_key,
     address_rows,
     fdb_key,
+    neighbour_key,
 )
 from vxagent.datapath import abi, codec, maps
 
@@ -74,6 +77,15 @@ ROWS: dict[Table, st.SearchStrategy[Row]] = {
     Table.SLOTS: memberships,
     Table.FDB: st.builds(
         FdbRow, port=u16, vtep=u16, segment=u16, origin=st.sampled_from(Origin), flags=_flags(FdbFlag)
+    ),
+    Table.NEIGHBOURS: st.builds(
+        NeighbourRow,
+        port=u16,
+        segment=u16,
+        family=u16,
+        origin=st.sampled_from(NeighbourOrigin),
+        octets=st.binary(min_size=16, max_size=16),
+        mac=u64,
     ),
 }
 rows = st.sampled_from(Table).flatmap(lambda table: st.tuples(st.just(table), ROWS[table]))
@@ -142,6 +154,20 @@ def test_a_port_has_a_first_address_of_each_family(networks: list[str], first: F
     rows = address_rows(7, [ip_network(n) for n in networks])
     assert rows.get((Table.FIRST, 7)) == first
     assert len(rows) == len(networks) + (first is not None)
+
+
+@given(u16, st.ip_addresses())
+def test_a_key_of_neighbours_has_the_address_as_on_the_wire(segment: int, address: IPv4Address | IPv6Address) -> None:
+    number = neighbour_key(segment, address)
+    key = codec.encode_key(Table.NEIGHBOURS, number)
+    assert codec.decode_key(Table.NEIGHBOURS, key) == number
+    assert key == struct.pack("=HHI", segment, address.version, 0) + address.packed.ljust(16, b"\0")
+
+
+@pytest.mark.parametrize("origin", NeighbourOrigin)
+def test_a_lease_is_told_from_what_ports_list(origin: NeighbourOrigin) -> None:
+    row = NeighbourRow(port=1, segment=1, family=4, origin=origin, octets=bytes(16), mac=1)
+    assert codec.is_leased(codec.encode(Table.NEIGHBOURS, row)) == (origin is NeighbourOrigin.LEASED)
 
 
 @pytest.mark.parametrize("table", Table)

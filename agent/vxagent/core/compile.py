@@ -6,15 +6,19 @@ Each object owns its rows: nobody else writes them. All numbers have been given 
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
+from vxagent.core.neighbours import Neighbours
 from vxagent.core.state import Owner, State, unusable
 from vxagent.core.tables import (
+    ADDRESS_BITS,
     DeviceRow,
     FdbFlag,
     FdbRow,
     LimitsRow,
     MembershipRow,
+    NeighbourOrigin,
+    NeighbourRow,
     Origin,
     PortFlag,
     PortMode,
@@ -27,6 +31,7 @@ from vxagent.core.tables import (
     address_rows,
     fdb_key,
     member_key,
+    neighbour_key,
     slot_key,
     vid_key,
 )
@@ -39,14 +44,18 @@ from vxagent.model.segment import UnknownUnicast
 NANOSECONDS = 1_000_000_000
 
 
-def rows_of(state: State, owner: Owner) -> Rows:
-    """The rows that this object should have; none when it is not desired (any more)."""
+def rows_of(state: State, neighbours: Neighbours, owner: Owner) -> Rows:  # noqa: PLR0911  # one for each kind
+    """The rows that this object should have; none when it is not desired (any more).
+
+    Args:
+        neighbours: of all ports of the state.
+    """
     kind, name = owner
     match kind:
         case "settings":
             return {(Table.SETTINGS, 0): SettingsRow(ageing_ns=state.ageing_s * NANOSECONDS)}
         case "segment" if name in state.segments:
-            return _segment_rows(state, name)
+            return _segment_rows(state, neighbours, name)
         case "port" if name in state.ports:
             return _port_rows(state, state.ports[name])
         case "port" if name in state.uplinks:
@@ -54,6 +63,9 @@ def rows_of(state: State, owner: Owner) -> Rows:
         case "fdb":
             segment, _, mac = name.partition("/")
             return _fdb_rows(state, segment, mac)
+        case "neighbour":
+            segment, _, address = name.partition("/")
+            return _neighbour_rows(state, neighbours, segment, address)
     return {}
 
 
@@ -73,15 +85,19 @@ def device_of(state: State, name: str) -> Device | None:
     return None if unusable(device, uplink=port is None) else device
 
 
-def _segment_rows(state: State, name: str) -> Rows:
+def _segment_rows(state: State, neighbours: Neighbours, name: str) -> Rows:
     segment = state.segments[name]
     handle = state.handle_of_segment(name)
-    drop = segment.unknown_unicast is UnknownUnicast.DROP
+    flags = SegmentFlag(0)
+    if segment.unknown_unicast is UnknownUnicast.DROP:
+        flags |= SegmentFlag.DROP_UNKNOWN
+    if neighbours.has_any(name):
+        flags |= SegmentFlag.NEIGHBOURS
     row = SegmentRow(
         handle=handle,
         slots=state.numbers.top(f"slot/{name}"),
         mtu=segment.mtu,
-        flags=SegmentFlag.DROP_UNKNOWN if drop else SegmentFlag(0),
+        flags=flags,
         vni=segment.vni or 0,
         vlan=segment.vlan or 0,
     )
@@ -185,3 +201,20 @@ def _fdb_rows(state: State, segment: str, mac: str) -> Rows:
     port = state.numbers.number("port", entry.port)
     row = FdbRow(port=port, vtep=0, segment=at, origin=Origin.STATIC, flags=FdbFlag(0))
     return {(Table.FDB, fdb_key(at, mac_to_int(mac))): row}
+
+
+def _neighbour_rows(state: State, neighbours: Neighbours, segment: str, address: str) -> Rows:
+    port = neighbours.named(segment, address)
+    if port is None:
+        return {}
+    at = state.handle_of_segment(segment)
+    key = neighbour_key(at, ip_address(address))
+    row = NeighbourRow(
+        port=state.handle_of_port(port.id),
+        segment=at,
+        family=ip_address(address).version,
+        origin=NeighbourOrigin.LISTED,
+        octets=ip_address(address).packed.ljust(ADDRESS_BITS // 8, b"\0"),
+        mac=mac_to_int(port.macs[0]),
+    )
+    return {(Table.NEIGHBOURS, key): row}

@@ -26,6 +26,7 @@ from vxagent.core.effects import (
     Save,
     SetDevice,
 )
+from vxagent.core.neighbours import Neighbours, claims_of
 from vxagent.core.saved import to_document
 from vxagent.core.state import Before, Owner, State, internal_mac, internal_peer
 from vxagent.core.tables import PortFlag, PortRow, Row, RowKey, Rows, Table
@@ -83,6 +84,7 @@ class _Planner:
         for kind, name in list(self.touched):
             if kind == "port":
                 self._number_port(name)
+                self._touch_claims(name)
         for kind, name in list(self.touched):
             if kind == "port":
                 self._place(name)
@@ -120,6 +122,16 @@ class _Planner:
             numbers.take(f"slot/{segment}", name)
             numbers.take("counter", f"{name}/{segment}")
             if segment not in was:
+                self.touched["segment", segment] = None
+
+    def _touch_claims(self, name: str) -> None:
+        """Of a port that changes, look anew at the addresses that it lists, or has listed, and where."""
+        old, new = self.base.ports.get(name), self.state.ports.get(name)
+        if old == new:
+            return
+        for port in (old, new):
+            for segment, address in claims_of(port) if port is not None else ():
+                self.touched["neighbour", f"{segment}/{address}"] = None
                 self.touched["segment", segment] = None
 
     def _release_numbers(self) -> None:
@@ -201,9 +213,10 @@ class _Planner:
         """Row effects, deletions first, and what follows from them."""
         was: Rows = {}
         now: Rows = {}
+        neighbours = Neighbours(self.state.ports.values())
         for owner in self.touched:
             was.update(self.state.owned.pop(owner, {}))
-            rows = rows_of(self.state, owner)
+            rows = rows_of(self.state, neighbours, owner)
             if rows:
                 self.state.owned[owner] = rows
             now.update(rows)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vxagent.core.effects import Detach, Effect
+from vxagent.core.neighbours import claims_of
 from vxagent.core.plan import Plan
 from vxagent.core.state import State
 from vxagent.core.switch import Switch
@@ -43,6 +44,9 @@ def reconcile(
         draft.touched["segment", name] = None
     for name in (*state.ports, *state.uplinks):
         draft.touched["port", name] = None
+    for port in state.ports.values():
+        for segment, address in claims_of(port):
+            draft.touched["neighbour", f"{segment}/{address}"] = None
     for segment, mac in state.fdb:
         draft.touched["fdb", f"{segment}/{mac}"] = None
     draft.make_missing = True

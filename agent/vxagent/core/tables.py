@@ -1,7 +1,8 @@
 """Rows of the kernel's tables as plain values; bpf/abi.h says what each means.
 
 A key is one integer, built and taken apart by the functions here; a row is a frozen dataclass. The
-data path's codec turns both into bytes. `learned` FDB entries are the data plane's and no rows here.
+data path's codec turns both into bytes. `learned` FDB entries and `leased` neighbours are the data plane's and no
+rows here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag, StrEnum
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 PORT_BITS = 32  # of a port and an address family in keys of `addresses` and `prefixes`
 ADDRESS_BITS = 128
@@ -30,6 +31,7 @@ class Table(StrEnum):
     MEMBERS = "members"
     VIDS = "vids"
     FDB = "fdb"
+    NEIGHBOURS = "neighbours"
     DEVICES = "devices"
     SLOTS = "slots"
 
@@ -185,7 +187,30 @@ class FirstRow:
     ipv6: bytes = bytes(16)
 
 
-Row = SettingsRow | SegmentRow | LimitsRow | PortRow | DeviceRow | MembershipRow | FdbRow | AddressRow | FirstRow
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeighbourRow:
+    """neighbours: who has the address that the key says, and says here again. octets: 16, as on the wire."""
+
+    port: int
+    segment: int
+    family: int
+    origin: NeighbourOrigin
+    octets: bytes
+    mac: int
+
+
+Row = (
+    SettingsRow
+    | SegmentRow
+    | LimitsRow
+    | PortRow
+    | DeviceRow
+    | MembershipRow
+    | FdbRow
+    | AddressRow
+    | FirstRow
+    | NeighbourRow
+)
 RowKey = tuple[Table, int]
 Rows = dict[RowKey, Row]
 
@@ -229,6 +254,11 @@ def address_rows(port: int, networks: Sequence[IPv4Network | IPv6Network]) -> Ro
     if alone:
         rows[Table.FIRST, port] = FirstRow(ipv4=alone.get(4, bytes(4)), ipv6=alone.get(6, bytes(16)))
     return rows
+
+
+def neighbour_key(segment: int, address: IPv4Address | IPv6Address) -> int:
+    """Key of `neighbours`. From the highest: segment, family, the address from its first bit on."""
+    return (segment << 16 | address.version) << ADDRESS_BITS | int(address) << ADDRESS_BITS - address.max_prefixlen
 
 
 def split_fdb_key(key: int) -> tuple[int, int]:

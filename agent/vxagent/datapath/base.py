@@ -106,7 +106,7 @@ class Datapath(Protocol):
         """Write one row."""
 
     def delete(self, effect: DeleteRow) -> None:
-        """Remove one row; one that is absent is no failure."""
+        """Remove one row; one that is absent is no failure, and a lease in its place stays."""
 
     def attach(self, effect: Attach) -> None:
         """Run the program on a device."""
@@ -125,7 +125,7 @@ class Datapath(Protocol):
         learned entries right; return how many were removed."""
 
     def rows(self) -> Rows:
-        """The rows that the kernel holds (of `fdb` the static and cluster ones)."""
+        """The rows that the kernel holds (of `fdb` and `neighbours` those of the agent's)."""
 
     def attached(self) -> dict[int, int]:
         """Port handle → ifindex of every program that runs; ifindex 0: its device is gone."""

@@ -150,9 +150,11 @@ class BpfDatapath:
             self._now.counters.clear_buckets(effect.key)
 
     def delete(self, effect: DeleteRow) -> None:
-        """Remove one row; one that is absent is no failure."""
+        """Remove one row; one that is absent is no failure, and a lease in its place stays."""
         if effect.table is Table.FDB:
             self._now.fdb.delete(effect.key)
+        elif effect.table is Table.NEIGHBOURS and self._is_leased(effect.key):
+            return
         elif self._now.maps[effect.table].spec.type is MapType.ARRAY:
             self._write(effect.table, effect.key, codec.empty(effect.table))
         else:
@@ -189,7 +191,7 @@ class BpfDatapath:
         return self._now.fdb.age(self._ageing_ns())
 
     def rows(self) -> Rows:
-        """The rows that the kernel holds (of `fdb` the static and cluster ones)."""
+        """The rows that the kernel holds (of `fdb` and `neighbours` those of the agent's)."""
         found: Rows = {}
         for table in _READ_WHOLE:
             found.update(self._rows_of(table))
@@ -297,12 +299,18 @@ class BpfDatapath:
         value = self._now.maps[Table.SETTINGS].lookup(codec.encode_key(Table.SETTINGS, 0))
         return abi.SETTINGS.unpack(value)["ageing_ns"] if value else 0
 
+    def _is_leased(self, key: int) -> bool:
+        value = self._now.maps[Table.NEIGHBOURS].lookup(codec.encode_key(Table.NEIGHBOURS, key))
+        return value is not None and codec.is_leased(value)
+
     def _rows_of(self, table: Table) -> Iterator[tuple[RowKey, Row]]:
         opened = self._now.maps[table]
         key_size, absent = opened.spec.key_size, codec.empty(table) if opened.spec.type is MapType.ARRAY else None
         for batch in opened.batches():
             for at in range(batch.count):
                 value = bytes(batch.value(at))
+                if table is Table.NEIGHBOURS and codec.is_leased(value):
+                    continue
                 if value != absent or table is Table.SETTINGS:
                     key = codec.decode_key(table, batch.keys[at * key_size : (at + 1) * key_size])
                     yield (table, key), codec.decode(table, value)

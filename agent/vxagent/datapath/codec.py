@@ -1,7 +1,7 @@
 """Rows of `core.tables` as the bytes that the kernel's maps hold, and back.
 
-A row's fields have the names of the C struct's members. Members that no row has (`reserved`, `seen_ns`)
-are 0 in what is written and left out of what is read.
+A row's fields have the names of the C struct's members. Members that no row has (`reserved`, `seen_ns`,
+`expires_ns`) are 0 in what is written and left out of what is read.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from vxagent.core.tables import (
     FirstRow,
     LimitsRow,
     MembershipRow,
+    NeighbourOrigin,
+    NeighbourRow,
     Origin,
     PortFlag,
     PortMode,
@@ -58,6 +60,18 @@ class _AddressKey:
         return ((bits << PORT_BITS | port << 16 | family) << ADDRESS_BITS | int.from_bytes(octets, "big"),)
 
 
+class _NeighbourKey:
+    """Keys of `neighbours`, likewise."""
+
+    def pack(self, key: int, /) -> bytes:
+        octets = (key & (1 << ADDRESS_BITS) - 1).to_bytes(ADDRESS_BITS // 8, "big")
+        return abi.NEIGHBOUR_KEY.struct.pack(key >> ADDRESS_BITS + 16, key >> ADDRESS_BITS & 0xFFFF, 0, octets)
+
+    def unpack(self, data: bytes | memoryview, /) -> tuple[int]:
+        segment, family, _, octets = abi.NEIGHBOUR_KEY.struct.unpack(data)
+        return ((segment << 16 | family) << ADDRESS_BITS | int.from_bytes(octets, "big"),)
+
+
 @dataclass(frozen=True, slots=True)
 class _Codec:
     """How one table's rows are packed.
@@ -93,6 +107,9 @@ _CODECS = {
     Table.MEMBERS: _MEMBERSHIP,
     Table.SLOTS: _MEMBERSHIP,
     Table.FDB: _Codec(abi.FDB_ENTRY, FdbRow, {"origin": Origin, "flags": FdbFlag}, U64),
+    Table.NEIGHBOURS: _Codec(
+        abi.NEIGHBOUR, NeighbourRow, {"origin": NeighbourOrigin, "octets": bytes}, key=_NeighbourKey()
+    ),
 }
 
 
@@ -129,6 +146,11 @@ def decode(table: Table, data: bytes | memoryview) -> Row:
     members = codec.layout.unpack(data)
     make: Callable[..., Row] = codec.row
     return make(**{name: codec.convert.get(name, int)(members[name]) for name in codec.names})
+
+
+def is_leased(data: bytes | memoryview) -> bool:
+    """Whether these are the bytes of a row of `neighbours` that the data plane wrote, not the agent."""
+    return bool(abi.NEIGHBOUR.unpack(data)["origin"] == NeighbourOrigin.LEASED)
 
 
 def empty(table: Table) -> bytes:

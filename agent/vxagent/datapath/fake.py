@@ -2,7 +2,7 @@
 
 It applies effects like the real one, so a test can put the same effects in another order, or twice, and ask
 whether the tables, and what becomes of a frame, are the same. It follows the frame rules (bpf/README.md) 2 to 7, 10
-and 13 to 18 by looking at rows alone; of 13 not what goes by the clock, the rate of learning and hold-down.
+and 12 to 18 by looking at rows alone; of 13 not what goes by the clock, the rate of learning and hold-down.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from vxagent.core.tables import (
     FdbFlag,
     FdbRow,
     MembershipRow,
+    NeighbourRow,
     Origin,
     PortFlag,
     PortMode,
@@ -29,6 +30,7 @@ from vxagent.core.tables import (
     address_key,
     fdb_key,
     member_key,
+    neighbour_key,
     slot_key,
     split_fdb_key,
     vid_key,
@@ -43,13 +45,22 @@ _LINK_LOCAL = ip_network("fe80::/10")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """A frame as a test describes it. tags: (TPID, VID), outermost first; length: bytes of L3; ip: its source."""
+    """A frame as a test describes it.
+
+    Attributes:
+        src, dst: MACs.
+        tags: (TPID, VID), outermost first.
+        length: bytes of L3.
+        ip: its source.
+        asks_for: the address whose MAC it asks for, by ARP or ND.
+    """
 
     src: int
     dst: int
     tags: tuple[tuple[int, int], ...] = ()
     length: int = 46
     ip: IPv4Address | IPv6Address | None = None
+    asks_for: IPv4Address | IPv6Address | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +243,9 @@ class FakeDatapath:
                 return Outcome(verdict=Verdict.TO_HOST)
             segment, inner = place
             self._guard(port, segment, frame)
+            if self._is_answered(port, segment, frame):
+                vid = frame.tags[0][1] if frame.tags else 0
+                return Outcome(verdict=Verdict.REPLIED, copies=frozenset({(port.ifindex, vid)}))
             self._learn(port, segment, frame.src)
             return self._decide(port, segment, inner, frame)
         except _Dropped as dropped:
@@ -287,6 +301,18 @@ class FakeDatapath:
             return True
         around = (ip_network((address, length), strict=False) for length in range(address.max_prefixlen + 1))
         return any(address_key(port, network) in self.table for network in around)
+
+    def _is_answered(self, port: PortRow, segment: int, frame: Frame) -> bool:
+        row = self.table.get((Table.SEGMENTS, segment))
+        if not isinstance(row, SegmentRow) or SegmentFlag.NEIGHBOURS not in row.flags or frame.asks_for is None:
+            return False
+        if PortFlag.UPLINK in port.flags or len(frame.tags) > 1 or not frame.dst >> 40 & 1:
+            return False
+        named = self.table.get((Table.NEIGHBOURS, neighbour_key(segment, frame.asks_for)))
+        owner = self._port(named.port) if isinstance(named, NeighbourRow) else None
+        if owner is None or owner.handle == port.handle or PortFlag.ISOLATED in port.flags & owner.flags:
+            return False
+        return self._egress_vid(port, owner, segment) is not None
 
     def _learn(self, port: PortRow, segment: int, mac: int) -> None:
         key = fdb_key(segment, mac)
