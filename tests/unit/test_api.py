@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from vxagent.core.tables import Origin
 from vxagent.datapath.base import Drop, FdbEntry
 from vxagent.datapath.fake import Frame
 from vxagent.errors import HostError
+from vxagent.protocol import requests
 from vxagent.runtime.api import OPERATIONS
 from vxagent.runtime.openapi import openapi
 from vxagent.runtime.operation import BODY_LIMIT
@@ -325,11 +327,27 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 # `stop` and `down` would end the agent.
+@pytest.mark.parametrize(
+    ("kind", "text", "path", "body"),
+    [
+        (requests.Ifname, "#Ì", "uplinks", {"ifname": "#Ì"}),
+        (requests.Mac, "02-00-00-00-00-0A", "ports", {"segment": "blue", "mac": ["02-00-00-00-00-0A"]}),
+        (requests.TrunkItem, "blue:00010", "ports", {"trunk": ["blue:00010"]}),
+    ],
+)
+def test_the_schema_rules_nothing_out_that_is_taken(
+    api: httpx.Client, kind: Any, text: str, path: str, body: dict[str, Any]
+) -> None:
+    api.post("/v1/segments", json=BLUE)
+    assert api.post(f"/v1/{path}", json={"ifname": "tap1"} | body).status_code == 200
+    assert re.fullmatch(kind.__metadata__[0].extra_json_schema["pattern"], text)
+
+
 fuzz = schemathesis.openapi.from_dict(SCHEMA).exclude(path_regex="^/v1/(stop|down)$")
 
 
 @fuzz.parametrize()
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_no_request_makes_the_agent_fail(case: Case[Any], fuzzed: httpx.Client) -> None:
     arguments: dict[str, Any] = case.as_transport_kwargs(base_url="http://localhost")
     arguments.pop("cookies", None)

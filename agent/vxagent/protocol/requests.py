@@ -20,18 +20,21 @@ from vxagent.model.port import DEFAULT_LEARN_RATE, DEFAULT_MAX_MACS, MAX_MACS_MA
 from vxagent.model.rate import PACKETS_MAX, PACKETS_MIN, Rate
 from vxagent.model.segment import DEFAULT_MTU, Segment, UnknownUnicast
 
-# Limits and patterns are documentation in the schema: the model enforces them, with a better sentence.
+# Limits and patterns are documentation in the schema: the model enforces them, with a better sentence. What they rule
+# out is refused.
 Vid = Annotated[int, Meta(extra_json_schema={"minimum": VID_MIN, "maximum": VID_MAX})]
 Vni = Annotated[int, Meta(extra_json_schema={"minimum": VNI_MIN, "maximum": VNI_MAX})]
 Mtu = Annotated[int, Meta(extra_json_schema={"minimum": MTU_MIN, "maximum": MTU_MAX})]
 MaxMacs = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_MACS_MAX})]
 LearnRate = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": PACKETS_MAX})]
 Name = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9][A-Za-z0-9._:@-]{0,62}$"})]
-Ifname = Annotated[str, Meta(extra_json_schema={"pattern": "^[!-.0-9;-~]{1,15}$"})]
-Mac = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$"})]
+Ifname = Annotated[str, Meta(extra_json_schema={"pattern": r"^[^\x00-\x20\x7f/:]{1,15}$"})]
+Mac = Annotated[
+    str, Meta(extra_json_schema={"pattern": "^[0-9A-Fa-f][02468ACEace]((:[0-9A-Fa-f]{2}){5}|(-[0-9A-Fa-f]{2}){5})$"})
+]
 RateText = Annotated[str, Meta(examples=["100Mbit", "20kpps", "1Gbit,100kpps"])]
 Storm = Annotated[int, Meta(extra_json_schema={"minimum": PACKETS_MIN, "maximum": PACKETS_MAX})]
-TrunkItem = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9][A-Za-z0-9._:@-]{0,62}:[0-9]{1,4}$"})]
+TrunkItem = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9][A-Za-z0-9._:@-]{0,62}:[0-9]{1,9}$"})]
 
 _TRUNK_ITEM = re.compile(r"(?P<segment>.+):(?P<vid>[0-9]{1,9})", re.DOTALL)
 
