@@ -17,8 +17,8 @@
 /* Part of the pin path. Raise it when a struct or the meaning of a map changes. */
 #define VX_LAYOUT 1
 
-/* Members of one segment: 33 tail calls (the kernel's limit) of VX_CHUNK slots each. */
-#define VX_CHUNK 64
+/* Members of one segment: of the kernel's 33 tail calls 32 visit VX_CHUNK slots each. */
+#define VX_CHUNK 66
 #define VX_MAX_MEMBERS 2112
 
 /* Hold-down: a MAC that moves more often than VX_MOVES in VX_MOVES_S goes nowhere else for VX_HOLD_S. */
@@ -124,6 +124,7 @@ enum vx_event_type {
 /* Slots of the progs map. */
 enum vx_program {
 	VX_PROG_FLOOD = 0,
+	VX_PROG_SNOOP = 1,
 };
 
 /* settings: array of one. */
@@ -267,6 +268,49 @@ struct vx_neighbour {
 	__u64 mac;	  /* first octet highest */
 	__u64 expires_ns; /* bpf_ktime_get_ns at which the row counts as absent; 0: never */
 };
+
+/* groups: hash by place and group; the octets are as in vx_address_key. */
+struct vx_group_key {
+	__u16 segment;
+	__u16 port;
+	__u16 family; /* 4 or 6 */
+	__u16 reserved;
+	__u8 octets[16];
+};
+
+/* Somebody behind a port has joined a group of a segment. */
+struct vx_group {
+	__u16 segment; /* the key again, as are port, family and octets */
+	__u16 port;
+	__u16 family;
+	__u16 reserved;
+	__u8 octets[16];
+	__u64 since_ns;	  /* vx_listening.since_ns of the place that it was written for */
+	__u64 expires_ns; /* bpf_ktime_get_ns at which the row counts as absent */
+};
+
+/*
+ * listening: array by counter, of a place: a port in a segment. Which multicast it gets, beside what
+ * groups says. The agent writes since_ns, and the rest zero, before the place takes part: what groups
+ * has of an earlier place with the same numbers is not its own. Then the data plane alone writes.
+ * Times are those of bpf_ktime_get_ns; of two the first is for IPv4, the second for IPv6.
+ */
+struct vx_listening {
+	__u64 since_ns;	     /* when the place began */
+	__u64 router_ns[2];  /* until then it counts as one with a multicast router behind it */
+	__u64 settled_ns[2]; /* from then on groups has all that it joined; 0: never asked */
+	__u64 joins;	     /* a bucket, as in vx_buckets: what it may add to groups */
+	__u64 refused;	     /* joins for which groups had no room */
+};
+
+/* queriers: array by segment handle, in the same pairs. Zeroed by the agent when snooping begins. */
+struct vx_queriers {
+	__u64 began_ns[2]; /* the first query that found nobody to be querier */
+	__u64 until_ns[2]; /* until then somebody is */
+};
+
+/* audience: per-CPU array of one, for the programs alone: a struct vx_audience (groups.h). */
+#define VX_AUDIENCE_BYTES 56
 
 /*
  * traffic: per-CPU array; one index for each (port, segment) and one for (port, no segment).

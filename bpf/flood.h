@@ -3,8 +3,8 @@
  * Step 18: a copy for every other member of the segment.
  *
  * vx_tc ends in a tail call of vx_flood, which visits VX_CHUNK slots of the segment and calls
- * itself for the next ones: the kernel allows 33 tail calls, and the verifier about a thousand
- * rounds of such a loop. A member keeps its slot as long as it is one, so members that come and go
+ * itself for the next ones: the kernel allows 33 tail calls, one of which may be vx_snoop's, and the
+ * verifier about a thousand rounds of such a loop. A member keeps its slot as long as it is one, so members that come and go
  * meanwhile neither lose nor double a neighbour's copy.
  *
  * Every copy but the last is a clone; the last is the frame itself. Which one is the last is known
@@ -15,7 +15,8 @@
  * may change with any build.
  *
  *   cb[0]  port << 16 | segment of the sender
- *   cb[1]  pending VID << 16 | priority (PCP, DEI: 0xf000) | followed by a tag (0x0100) | chunk
+ *   cb[1]  pending VID << 16 | priority (PCP, DEI: 0xf000) | vx_audience says who gets it (0x0200) |
+ *          followed by a tag (0x0100) | chunk
  *   cb[2]  ifindex of the pending member; 0: none
  *   cb[3]  its index into traffic
  *   cb[4]  the sender's index into traffic
@@ -27,6 +28,7 @@
 
 #include "forward.h"
 #include "frame.h"
+#include "groups.h"
 #include "maps.h"
 #include "rate.h"
 #include "tag.h"
@@ -34,6 +36,7 @@
 
 #define VX_CB_CHUNK 0x00ff
 #define VX_CB_FOLLOWED_BY_TAG 0x0100
+#define VX_CB_AUDIENCE 0x0200
 
 struct vx_flood {
 	__u16 port; /* the sender's */
@@ -42,7 +45,8 @@ struct vx_flood {
 	__u16 chunk;
 	__u16 priority;
 	bool followed_by_tag;
-	struct vx_copy pending; /* ifindex 0: none */
+	const struct vx_audience *audience; /* NULL: everybody gets it */
+	struct vx_copy pending;		    /* ifindex 0: none */
 
 	/* Not carried over: read anew in every run. */
 	struct vx_port from;
@@ -51,19 +55,28 @@ struct vx_flood {
 	__u32 copies;
 };
 
-/* Returns only when there is no program to call. */
-static __always_inline void vx_call_flood(struct __sk_buff *skb, const struct vx_flood *flood)
+static __always_inline void vx_keep_flood(struct __sk_buff *skb, const struct vx_flood *flood)
 {
 	skb->cb[0] = (__u32)flood->port << 16 | flood->segment;
 	skb->cb[1] = (__u32)flood->pending.vid << 16 | flood->priority | flood->chunk |
-		     (flood->followed_by_tag ? VX_CB_FOLLOWED_BY_TAG : 0);
+		     (flood->followed_by_tag ? VX_CB_FOLLOWED_BY_TAG : 0) |
+		     (flood->audience ? VX_CB_AUDIENCE : 0);
 	skb->cb[2] = flood->pending.ifindex;
 	skb->cb[3] = flood->pending.counter;
 	skb->cb[4] = flood->counter;
+}
+
+/* Returns only when there is no program to call. */
+static __always_inline void vx_call_flood(struct __sk_buff *skb, const struct vx_flood *flood)
+{
+	vx_keep_flood(skb, flood);
 	bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_FLOOD);
 }
 
-/* The last stage of vx_tc. Does not return; without a flood program nobody can take the frame. */
+/*
+ * The last stage of vx_tc. Does not return; without a flood program nobody can take the frame. Multicast goes
+ * by way of vx_snoop where it follows IGMP and MLD; without that program everybody gets it.
+ */
 static __always_inline int vx_start_flood(struct __sk_buff *skb, const struct vx_frame *f)
 {
 	struct vx_flood flood = {
@@ -74,7 +87,10 @@ static __always_inline int vx_start_flood(struct __sk_buff *skb, const struct vx
 		.followed_by_tag = f->followed_by_tag,
 	};
 
-	vx_call_flood(skb, &flood);
+	vx_keep_flood(skb, &flood);
+	if (f->segment.flags & VX_SEGMENT_GROUPS && vx_is_group(f->destination))
+		bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_SNOOP);
+	bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_FLOOD);
 	return vx_drop(VX_NO_DESTINATION);
 }
 
@@ -97,6 +113,7 @@ static __always_inline bool vx_resume_flood(struct __sk_buff *skb, struct vx_flo
 	if (!vx_find_port(flood->port, &flood->from) || !vx_find_segment(flood->segment, &segment))
 		return false;
 	flood->slots = segment.slots;
+	flood->audience = word & VX_CB_AUDIENCE ? vx_audience_here() : NULL;
 	return vx_weigh_again(skb, flood->followed_by_tag, &flood->load);
 }
 
@@ -115,10 +132,14 @@ static __always_inline bool vx_visit_slot(const struct __sk_buff *skb, const str
 		return false;
 	if (flood->followed_by_tag && !member.vid)
 		return false;
+	if (flood->audience && !vx_listens(flood->audience, member.port, member.counter))
+		return false;
 	if (!vx_take_departure(&port, &flood->load, member.vid)) {
 		vx_count_lost_copy(port.handle, flood->segment, vx_copy_bytes(skb, member.vid));
 		return false;
 	}
+	if (flood->audience)
+		vx_ask(flood->audience, member.counter);
 	copy->ifindex = port.ifindex;
 	copy->counter = member.counter;
 	copy->vid = member.vid;

@@ -39,13 +39,6 @@ static __always_inline bool vx_may_use_ipv4(const struct vx_frame *f, __be32 add
 	return vx_lists_address(f, &key);
 }
 
-static __always_inline bool vx_is_unspecified(const struct in6_addr *address)
-{
-	const __be32 *words = address->in6_u.u6_addr32;
-
-	return !(words[0] | words[1] | words[2] | words[3]);
-}
-
 /* ::, which DAD and MLD send from, and fe80::/10, which a VM makes up for itself (RFC 4862, 5.3). */
 static __always_inline bool vx_may_use_ipv6(const struct vx_frame *f,
 					    const struct in6_addr *address)
@@ -55,8 +48,7 @@ static __always_inline bool vx_may_use_ipv6(const struct vx_frame *f,
 
 	if (first && vx_same_address(first->ipv6, address->in6_u.u6_addr8))
 		return true;
-	if ((address->in6_u.u6_addr32[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000) ||
-	    vx_is_unspecified(address))
+	if (vx_is_fe80(address) || vx_is_unspecified(address))
 		return true;
 	__builtin_memcpy(key.octets, address, sizeof(*address));
 	return vx_lists_address(f, &key);

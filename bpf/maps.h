@@ -215,4 +215,40 @@ static __always_inline bool vx_find_neighbour(const struct vx_neighbour_key *key
 	       (!found->expires_ns || found->expires_ns > now_ns);
 }
 
+/* Who has joined a group, of a place that began at `since_ns`, whether or not it has run out. */
+static __always_inline bool vx_find_group(const struct vx_group_key *key, __u64 since_ns,
+					  struct vx_group *found)
+{
+	const void *row = vx_lookup(groups, (void *)key);
+
+	if (!row)
+		return false;
+	vx_copy_row(found, row, sizeof(*found));
+	return found->segment == key->segment && found->port == key->port &&
+	       found->family == key->family && vx_same_address(found->octets, key->octets) &&
+	       found->since_ns == since_ns;
+}
+
+/* Members of the two that follow are words of their own, read and written where they are used. */
+static __always_inline struct vx_listening *vx_listening_of(__u32 counter)
+{
+	return vx_lookup(listening, &counter);
+}
+
+static __always_inline struct vx_queriers *vx_queriers_of(__u16 segment)
+{
+	__u32 key = segment;
+
+	return vx_lookup(queriers, &key);
+}
+
+struct vx_audience; /* groups.h */
+
+static __always_inline struct vx_audience *vx_audience_here(void)
+{
+	__u32 only = 0;
+
+	return vx_lookup(audience, &only);
+}
+
 #endif /* VX_MAPS_H */

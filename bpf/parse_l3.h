@@ -159,6 +159,20 @@ static __always_inline bool vx_find_l4_in_ipv6(struct __sk_buff *skb, __u32 offs
 	return true;
 }
 
+/* :: */
+static __always_inline bool vx_is_unspecified(const struct in6_addr *address)
+{
+	const __be32 *words = address->in6_u.u6_addr32;
+
+	return !(words[0] | words[1] | words[2] | words[3]);
+}
+
+/* fe80::/10, RFC 4291, 2.5.6 */
+static __always_inline bool vx_is_fe80(const struct in6_addr *address)
+{
+	return (address->in6_u.u6_addr32[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
 static __always_inline bool vx_is_inspected(const struct vx_port *from)
 {
 	return !(from->flags & VX_PORT_UPLINK) &&

@@ -92,6 +92,19 @@ static __always_inline void vx_count_lost_copy(__u16 port, __u16 segment, __u32 
 	vx_add_drop(&key, bytes);
 }
 
+/* A frame that cannot be flooded, behind vx_tc. */
+static __always_inline void vx_count_undelivered(__u16 port, __u16 segment, __u32 bytes)
+{
+	struct vx_drop_key key = {
+		.port = port,
+		.segment = segment,
+		.reason = VX_NO_DESTINATION,
+		.kind = VX_DROP_FRAME,
+	};
+
+	vx_add_drop(&key, bytes);
+}
+
 /*
  * Wraps a stage that only drops, for what the port itself has asked for. In shadow a drop is counted
  * as what would have been, and the frame goes on to the next stage, which may find fault with it too.

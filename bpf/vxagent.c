@@ -17,6 +17,7 @@
 #include "parse.h"
 #include "parse_l3.h"
 #include "rate.h"
+#include "snoop.h"
 #include "tag.h"
 #include "verdict.h"
 
@@ -56,7 +57,16 @@ int vx_tc(struct __sk_buff *skb)
 	return vx_finish(skb, f, fate);
 }
 
-/* Called by vx_tc and by itself, with its state in skb->cb. One run is one chunk of the flood. */
+/* Called by vx_tc in front of vx_flood, for multicast that follows IGMP and MLD. */
+int vx_snoop(struct __sk_buff *skb)
+{
+	vx_follow_groups(skb);
+	bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_FLOOD);
+	vx_count_undelivered(skb->cb[0] >> 16, skb->cb[0] & 0xffff, vx_frame_bytes(skb));
+	return TC_ACT_SHOT;
+}
+
+/* Called by vx_tc, vx_snoop and by itself, with its state in skb->cb. One run is one chunk of the flood. */
 int vx_flood(struct __sk_buff *skb)
 {
 	__u32 bytes = vx_frame_bytes(skb);

@@ -137,6 +137,7 @@ def ipv4(
     options: bytes = b"",
     ihl: int = 0,
     fragment: int = 0,
+    ttl: int = 64,
 ) -> L3:
     """RFC 791, 3.1.
 
@@ -149,7 +150,7 @@ def ipv4(
     addresses = ipaddress.IPv4Address(source).packed + ipaddress.IPv4Address(destination).packed
     length = 20 + len(options) + len(inside.data)
     first = 0x40 | (ihl or 5 + len(options) // 4)
-    head = struct.pack("!BBHHHBBH", first, 0, length, 1, fragment, 64, inside.protocol, 0) + addresses + options
+    head = struct.pack("!BBHHHBBH", first, 0, length, 1, fragment, ttl, inside.protocol, 0) + addresses + options
     head = head[:10] + checksum(head) + head[12:]
     pseudo = addresses + struct.pack("!BBH", 0, inside.protocol, len(inside.data))
     return L3(IPV4, head + _checked(inside, pseudo))
@@ -162,6 +163,7 @@ def ipv6(
     destination: str = "2001:db8::2",
     extensions: tuple[tuple[int, int], ...] = (),
     fragment: int = 0,
+    hops: int = 64,
 ) -> L3:
     """RFC 8200, 3.
 
@@ -178,7 +180,7 @@ def ipv6(
         between += struct.pack("!BBH", following, units, second).ljust(size, b"\0")
     pseudo = addresses + struct.pack("!IHBB", len(inside.data), 0, 0, inside.protocol)
     body = between + _checked(inside, pseudo)
-    return L3(IPV6, struct.pack("!IHBB", 6 << 28, len(body), types[0], 64) + addresses + body)
+    return L3(IPV6, struct.pack("!IHBB", 6 << 28, len(body), types[0], hops) + addresses + body)
 
 
 def checksum(data: bytes) -> bytes:

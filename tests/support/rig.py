@@ -41,7 +41,15 @@ SKB_OFFSETS = {
 """Members of struct __sk_buff; a test run takes mark, priority, ifindex, cb and gso, and gives all back."""
 
 SMALL = maps.Sizes(
-    ports=256, segments=64, memberships=4096, fdb=1024, moves=1024, counters=1024, drops=1024, events=4096
+    ports=256,
+    segments=64,
+    memberships=4096,
+    fdb=1024,
+    moves=1024,
+    groups=1024,
+    counters=1024,
+    drops=1024,
+    events=4096,
 )
 
 

@@ -90,7 +90,8 @@ def _hardware_tag(frame: bytes) -> bool:
     return bool(tags) and len(frame) >= 18 and int.from_bytes(tags[0][:2], "big") in (frames.C_TAG, frames.S_TAG)
 
 
-def _enter(world: World, way: Way) -> Callable[[int, bytes], Outcome]:
+def enter(world: World, way: Way) -> Callable[[int, bytes], Outcome]:
+    """What takes a port and a frame, and says what became of it."""
     match way:
         case Way.WIRE:
             return world.send
@@ -105,7 +106,7 @@ def check(world: World, row: Row, way: Way) -> None:
     for segment, port in row.knows:
         world.learn(segment, mac(port), port)
     row.prepare(world)
-    outcome = _enter(world, way)(row.port, row.frame)
+    outcome = enter(world, way)(row.port, row.frame)
     assert outcome.fate == row.fate
     assert outcome.where == (row.where or (row.port, row.segment))
     assert outcome.octets == len(row.frame)

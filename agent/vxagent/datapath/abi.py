@@ -14,8 +14,9 @@ from vxagent.core.tables import ALL_BITS, FdbFlag, NeighbourOrigin, Origin, Port
 from vxagent.model.ids import MAX_MEMBERS
 
 LAYOUT = 1  # part of the pin path
-CHUNK = 64  # flood slots that one tail call visits
+CHUNK = 66  # flood slots that one tail call visits
 MOVES, MOVES_S, HOLD_S = 5, 10, 60  # a MAC that moves more often in so long is held for so long
+AUDIENCE_BYTES = 56  # of struct vx_audience, which is the programs' own
 COUNTED_VERDICTS = 4  # those that vx_traffic counts; drops have a map of their own
 
 
@@ -93,6 +94,7 @@ class Prog(IntEnum):
     """Slots of the progs map."""
 
     FLOOD = 0
+    SNOOP = 1
 
 
 class Layout:
@@ -167,6 +169,10 @@ NEIGHBOUR = Layout(
     mac="Q",
     expires_ns="Q",
 )
+GROUP_KEY = Layout("vx_group_key", segment="H", port="H", family="H", reserved="H", octets="16s")
+GROUP = Layout("vx_group", segment="H", port="H", family="H", reserved="H", octets="16s", since_ns="Q", expires_ns="Q")
+LISTENING = Layout("vx_listening", since_ns="Q", router_ns="2Q", settled_ns="2Q", joins="Q", refused="Q")
+QUERIERS = Layout("vx_queriers", began_ns="2Q", until_ns="2Q")
 TRAFFIC = Layout("vx_traffic", packets="4Q", bytes="4Q", tx_packets="Q", tx_bytes="Q", copies="Q")
 DROP_KEY = Layout("vx_drop_key", port="H", segment="H", reason="H", kind="H")
 DROP_COUNT = Layout("vx_drop_count", packets="Q", bytes="Q")
@@ -198,6 +204,10 @@ STRUCTS = (
     FIRST,
     NEIGHBOUR_KEY,
     NEIGHBOUR,
+    GROUP_KEY,
+    GROUP,
+    LISTENING,
+    QUERIERS,
     TRAFFIC,
     DROP_KEY,
     DROP_COUNT,
@@ -232,5 +242,6 @@ DEFINES = {
     "VX_HOLD_S": HOLD_S,
     "VX_COUNTED_VERDICTS": COUNTED_VERDICTS,
     "VX_ALL_BITS": ALL_BITS,
+    "VX_AUDIENCE_BYTES": AUDIENCE_BYTES,
 }
 """Every number that abi.h defines."""

@@ -35,6 +35,7 @@ class Sizes:
     moves: int = 65536
     addresses: int = 65536
     neighbours: int = 65536
+    groups: int = 65536
     counters: int = 16384
     drops: int = 16384
     events: int = 256 * 1024
@@ -75,6 +76,10 @@ def declare(sizes: Sizes) -> dict[str, MapSpec]:
         _spec("addresses", MapType.HASH, abi.ADDRESS_KEY.size, abi.ADDRESS.size, sizes.addresses, by_use),
         _spec("prefixes", MapType.LPM_TRIE, abi.ADDRESS_KEY.size, abi.ADDRESS.size, sizes.addresses, by_use),
         _spec("neighbours", MapType.HASH, abi.NEIGHBOUR_KEY.size, abi.NEIGHBOUR.size, sizes.neighbours, by_use),
+        _spec("groups", MapType.HASH, abi.GROUP_KEY.size, abi.GROUP.size, sizes.groups, by_use),
+        _spec("listening", MapType.ARRAY, 4, abi.LISTENING.size, counters),
+        _spec("queriers", MapType.ARRAY, 4, abi.QUERIERS.size, segment),
+        _spec("audience", MapType.PERCPU_ARRAY, 4, abi.AUDIENCE_BYTES, 1),
         _spec("traffic", MapType.PERCPU_ARRAY, 4, abi.TRAFFIC.size, counters),
         _spec("drops", MapType.PERCPU_HASH, abi.DROP_KEY.size, abi.DROP_COUNT.size, sizes.drops, by_use),
         _spec("learning", MapType.ARRAY, 4, abi.LEARNING.size, port),
