@@ -114,17 +114,18 @@ enum vx_fdb_flag {
 
 /* vx_event.type. */
 enum vx_event_type {
-	VX_EVENT_MAC_MOVED = 1, /* port: the new one, other_port: the old one */
-	VX_EVENT_LEARN_LIMITED =
-		2,	       /* the port's quota (max_macs) or its rate of learning is used up */
-	VX_EVENT_FDB_FULL = 3, /* the fdb map takes no more entries */
-	VX_EVENT_MAC_HELD = 4, /* a hold begins; port: who contends, other_port: home */
+	VX_EVENT_MAC_MOVED = 1,	    /* port: the new one, other_port: the old one */
+	VX_EVENT_LEARN_LIMITED = 2, /* the port's quota or its rate of learning is used up */
+	VX_EVENT_FDB_FULL = 3,	    /* the fdb map takes no more entries */
+	VX_EVENT_MAC_HELD = 4,	    /* a hold begins; port: who contends, other_port: home */
+	VX_EVENT_LEASE_REFUSED = 5, /* no room; port: the server's, other_port: the client's */
 };
 
 /* Slots of the progs map. */
 enum vx_program {
 	VX_PROG_FLOOD = 0,
 	VX_PROG_SNOOP = 1,
+	VX_PROG_LEASE = 2,
 };
 
 /* settings: array of one. */
@@ -257,6 +258,9 @@ struct vx_neighbour_key {
 	__u32 reserved;
 	__u8 octets[16];
 };
+
+/* Leases that one port may hold, so that a VM that makes up clients leaves room for others'. */
+#define VX_MAX_LEASES 64
 
 /* Who has an address. */
 struct vx_neighbour {

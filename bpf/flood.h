@@ -37,6 +37,7 @@
 #define VX_CB_CHUNK 0x00ff
 #define VX_CB_FOLLOWED_BY_TAG 0x0100
 #define VX_CB_AUDIENCE 0x0200
+#define VX_CB_SENT 0x0400 /* it is no flood (lease.h) */
 
 struct vx_flood {
 	__u16 port; /* the sender's */
@@ -88,6 +89,8 @@ static __always_inline int vx_start_flood(struct __sk_buff *skb, const struct vx
 	};
 
 	vx_keep_flood(skb, &flood);
+	if (f->dhcp)
+		bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_LEASE);
 	if (f->segment.flags & VX_SEGMENT_GROUPS && vx_is_group(f->destination))
 		bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_SNOOP);
 	bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_FLOOD);

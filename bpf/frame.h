@@ -11,7 +11,8 @@
 #include "abi.h"
 
 /* Ports with one of these know by which addresses their VM may go: ARP and ND are looked into. */
-#define VX_PORT_LOCKS (VX_PORT_MAC_LOCKED | VX_PORT_IP_LOCKED)
+#define VX_PORT_ADDRESSES (VX_PORT_IP_LOCKED | VX_PORT_SNOOPED)
+#define VX_PORT_LOCKS (VX_PORT_MAC_LOCKED | VX_PORT_ADDRESSES)
 
 #define VX_TAG_BYTES 4 /* IEEE 802.1Q-2018, 9.3: TPID and TCI */
 
@@ -81,6 +82,9 @@ struct vx_frame {
 	struct vx_l4 l4;
 	__u16 udp_source; /* port of a UDP header within reach */
 	__u8 nd;	  /* ICMPv6 type of an ND message within reach */
+
+	/* dhcp.h */
+	bool dhcp; /* a DHCP message that may say something of leases */
 
 	/* classify.h */
 	__u32 counter; /* index into traffic of (from, segment) */

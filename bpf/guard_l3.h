@@ -19,12 +19,25 @@
 #include "maps.h"
 #include "parse_l3.h"
 
+/* A lease is for one MAC; in ARP and ND that MAC is the frame's source as well (step 8). */
+static __always_inline bool vx_is_leased(const struct vx_frame *f, const struct vx_address_key *key)
+{
+	struct vx_neighbour_key wanted = { .segment = f->segment.handle, .family = key->family };
+	struct vx_neighbour found;
+
+	__builtin_memcpy(wanted.octets, key->octets, sizeof(wanted.octets));
+	return vx_find_neighbour(&wanted, f->now_ns, &found) && found.port == f->from.handle &&
+	       found.mac == f->source;
+}
+
 /* `key` has the family and the address. */
-static __always_inline bool vx_lists_address(const struct vx_frame *f, struct vx_address_key *key)
+static __always_inline bool vx_has_for_itself(const struct vx_frame *f, struct vx_address_key *key)
 {
 	key->bits = VX_ALL_BITS;
 	key->port = f->from.handle;
-	return vx_has_address(key) || (f->from.flags & VX_PORT_PREFIXES && vx_has_prefix(key));
+	return (f->from.flags & VX_PORT_IP_LOCKED && vx_has_address(key)) ||
+	       (f->from.flags & VX_PORT_PREFIXES && vx_has_prefix(key)) ||
+	       (f->from.flags & VX_PORT_SNOOPED && vx_is_leased(f, key));
 }
 
 /* 0.0.0.0 is nobody's: a VM that has no address yet (DHCP), or asks for one (RFC 5227, ARP probe). */
@@ -36,7 +49,7 @@ static __always_inline bool vx_may_use_ipv4(const struct vx_frame *f, __be32 add
 	if (!address || (first && *(const volatile __be32 *)first->ipv4 == address))
 		return true;
 	__builtin_memcpy(key.octets, &address, sizeof(address));
-	return vx_lists_address(f, &key);
+	return vx_has_for_itself(f, &key);
 }
 
 /* ::, which DAD and MLD send from, and fe80::/10, which a VM makes up for itself (RFC 4862, 5.3). */
@@ -51,7 +64,7 @@ static __always_inline bool vx_may_use_ipv6(const struct vx_frame *f,
 	if (vx_is_fe80(address) || vx_is_unspecified(address))
 		return true;
 	__builtin_memcpy(key.octets, address, sizeof(*address));
-	return vx_lists_address(f, &key);
+	return vx_has_for_itself(f, &key);
 }
 
 static __always_inline bool vx_may_use_source(struct __sk_buff *skb, const struct vx_frame *f)
@@ -77,7 +90,7 @@ static __always_inline bool vx_may_use_source(struct __sk_buff *skb, const struc
  */
 static __always_inline int vx_guard_ip(struct __sk_buff *skb, const struct vx_frame *f)
 {
-	if (f->from.flags & VX_PORT_IP_LOCKED && !vx_may_use_source(skb, f))
+	if (f->from.flags & VX_PORT_ADDRESSES && !vx_may_use_source(skb, f))
 		return vx_drop(VX_SRC_IP_DENIED);
 	if (f->l4.hidden || (f->nd && f->l4.fragment && f->from.flags & VX_PORT_LOCKS))
 		return vx_drop(VX_FRAGMENT_DENIED);
@@ -114,7 +127,7 @@ static __always_inline bool vx_is_honest_arp(struct __sk_buff *skb, const struct
 	    arp.protocol != bpf_htons(ETH_P_IP) || arp.mac_bytes != ETH_ALEN ||
 	    arp.ip_bytes != sizeof(arp.sender_ip) || vx_mac_of(arp.sender_mac) != f->source)
 		return false;
-	return !(f->from.flags & VX_PORT_IP_LOCKED) || vx_may_use_ipv4(f, arp.sender_ip);
+	return !(f->from.flags & VX_PORT_ADDRESSES) || vx_may_use_ipv4(f, arp.sender_ip);
 }
 
 /* The frame's own source, or another MAC that the port lists. */
@@ -185,7 +198,7 @@ static __always_inline int vx_guard_neighbour(struct __sk_buff *skb, const struc
 	if (f->ethertype == ETH_P_ARP && !vx_is_honest_arp(skb, f))
 		return vx_drop(VX_ARP_SPOOF);
 	if (f->nd && (!vx_has_honest_options(skb, f) ||
-		      (f->from.flags & VX_PORT_IP_LOCKED && !vx_may_use_target(skb, f))))
+		      (f->from.flags & VX_PORT_ADDRESSES && !vx_may_use_target(skb, f))))
 		return vx_drop(VX_ND_SPOOF);
 	return VX_GO_ON;
 }

@@ -22,6 +22,7 @@
 
 #define vx_lookup(name, key) bpf_map_lookup_elem_(VX_MAP(name), key)
 #define vx_update(name, key, value, flags) bpf_map_update_elem_(VX_MAP(name), key, value, flags)
+#define vx_delete(name, key) bpf_map_delete_elem_(VX_MAP(name), key)
 
 /* volatile: the word is loaded once and whole, however often its parts are used. */
 static __always_inline void vx_copy_word(void *to, const void *row, __u32 offset)
@@ -249,6 +250,21 @@ static __always_inline struct vx_audience *vx_audience_here(void)
 	__u32 only = 0;
 
 	return vx_lookup(audience, &only);
+}
+
+/* How many leases a port holds, and how many it could not have (arrays of u64 by port handle). */
+static __always_inline __s64 *vx_leases_of(__u16 port)
+{
+	__u32 key = port;
+
+	return vx_lookup(leases, &key);
+}
+
+static __always_inline __u64 *vx_refused_of(__u16 port)
+{
+	__u32 key = port;
+
+	return vx_lookup(leases_refused, &key);
 }
 
 #endif /* VX_MAPS_H */

@@ -8,12 +8,14 @@
 #include "abi.h"
 #include "answer.h"
 #include "classify.h"
+#include "dhcp.h"
 #include "flood.h"
 #include "forward.h"
 #include "frame.h"
 #include "guard.h"
 #include "guard_l3.h"
 #include "learn.h"
+#include "lease.h"
 #include "parse.h"
 #include "parse_l3.h"
 #include "rate.h"
@@ -50,11 +52,23 @@ int vx_tc(struct __sk_buff *skb)
 	       vx_limit_size(f) ?:				/* 15 */
 	       vx_limit_departure(skb, f) ?:			/* 15 */
 	       vx_limit_unknown(f) ?:				/* 17 */
+	       vx_note_dhcp(skb, f) ?:
 	       vx_lift_tag(skb, f) ?:
 	       vx_forward(skb, f) ?:				/* 16 */
 	       vx_start_flood(skb, f);				/* 18 */
 
-	return vx_finish(skb, f, fate);
+	return vx_tell_lease(skb, f, vx_finish(skb, f, fate));
+}
+
+/* Called by vx_tc for a DHCP message that goes on, to one port or, by way of vx_flood, to all. */
+int vx_lease(struct __sk_buff *skb)
+{
+	vx_follow_leases(skb);
+	if (skb->cb[1] & VX_CB_SENT)
+		return TC_ACT_REDIRECT;
+	bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_FLOOD);
+	vx_count_undelivered(skb->cb[0] >> 16, skb->cb[0] & 0xffff, vx_frame_bytes(skb));
+	return TC_ACT_SHOT;
 }
 
 /* Called by vx_tc in front of vx_flood, for multicast that follows IGMP and MLD. */
@@ -66,7 +80,7 @@ int vx_snoop(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
-/* Called by vx_tc, vx_snoop and by itself, with its state in skb->cb. One run is one chunk of the flood. */
+/* Called by vx_tc, vx_lease, vx_snoop and by itself, with its state in skb->cb. One run is one chunk of the flood. */
 int vx_flood(struct __sk_buff *skb)
 {
 	__u32 bytes = vx_frame_bytes(skb);

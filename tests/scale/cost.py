@@ -67,10 +67,17 @@ def _segment(flags: SegmentFlag) -> Prepare:
     return prepare
 
 
+def _leased(world: World) -> None:
+    _segment(SegmentFlag.LEASES)(world)
+    world.set_port(1, flags=PortFlag.SNOOPED)
+    world.name(1, "10.0.0.7", leased_for_s=3600)
+
+
 LOCKS = PortFlag.MAC_LOCKED | PortFlag.IP_LOCKED
 PLAIN = ethernet(mac(2), mac(1), ipv4(tcp(), source="10.0.0.1"))
 PLAIN_6 = ethernet(mac(2), mac(1), ipv6(tcp(), source="2001:db8::1"))
 SECOND = ethernet(mac(2), mac(1), ipv4(tcp(), source="10.0.0.2"))
+LEASED = ethernet(mac(2), mac(1), ipv4(tcp(), source="10.0.0.7"))
 BY_PREFIX = ethernet(mac(2), mac(1), ipv4(tcp(), source="10.1.2.3"))
 
 FEATURES: dict[str, tuple[bytes, Prepare]] = {
@@ -91,6 +98,8 @@ FEATURES: dict[str, tuple[bytes, Prepare]] = {
     "--rate-out in bit/s, at the receiver": (PLAIN, _limits(2, PortFlag.LIMITED_OUT, out_bits=10**12)),
     "storm limits": (PLAIN, _limits(1, PortFlag.TRUSTED | PortFlag.LIMITED_IN, broadcast=10**9, unknown=10**9)),
     "answers to ARP and ND, in the segment": (PLAIN, _segment(SegmentFlag.NEIGHBOURS)),
+    "leases, in the segment": (PLAIN, _segment(SegmentFlag.LEASES)),
+    "--dhcp-snoop, a leased address": (LEASED, _leased),
     "multicast snooping, in the segment": (PLAIN, _segment(SegmentFlag.GROUPS)),
 }
 

@@ -47,6 +47,7 @@ SMALL = maps.Sizes(
     fdb=1024,
     moves=1024,
     groups=1024,
+    neighbours=512,
     counters=1024,
     drops=1024,
     events=4096,

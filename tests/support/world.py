@@ -240,7 +240,36 @@ class World:
             self.rig.maps["neighbours"].update(key, value)
         self.set_segment(segment, flags=self.segments[segment].flags | SegmentFlag.NEIGHBOURS)
 
+    def snoop(self, *ports: int) -> None:
+        """Hold these ports to their leases."""
+        for port in ports:
+            self.set_port(port, flags=self.ports[port].flags | PortFlag.SNOOPED)
+        for segment in self.segments:
+            self.set_segment(segment, flags=self.segments[segment].flags | SegmentFlag.LEASES)
+
     # What there is
+
+    def neighbour(self, segment: int, address: str) -> dict[str, int] | None:
+        """The members of a row of `neighbours`."""
+        key = codec.encode_key(Table.NEIGHBOURS, neighbour_key(segment, ip_address(address)))
+        value = self.rig.maps["neighbours"].lookup(key)
+        return None if value is None else abi.NEIGHBOUR.unpack(value)
+
+    def neighbours(self) -> int:
+        """How many rows there are."""
+        return sum(batch.count for batch in self.rig.maps["neighbours"].batches())
+
+    def leases(self, port: int) -> int:
+        """How many leases are counted for a port."""
+        return self._number("leases", port)
+
+    def refused(self, port: int) -> int:
+        """How many leases it could not have."""
+        return self._number("leases_refused", port)
+
+    def _number(self, name: str, port: int) -> int:
+        (value,) = struct.unpack("=q", self.rig.maps[name].lookup(struct.pack("=I", port)) or b"")
+        return int(value)
 
     def entry(self, segment: int, address: bytes) -> dict[str, int] | None:
         """The members of an FDB entry."""

@@ -36,6 +36,10 @@ def event(kind: int, *, port: int = 1, other_port: int = 0, segment: int = 5) ->
             "for 60 s it is learned on tap1 alone",
         ),
         (event(EventType.FDB_FULL), "the FDB is full: 02:00:00:00:00:01 of segment blue on port tap0"),
+        (
+            event(EventType.LEASE_REFUSED, other_port=2),
+            "no room for a lease that MAC 02:00:00:00:00:01 of segment blue gives to port tap1",
+        ),
         (event(EventType.FDB_FULL, port=9, segment=9), "of segment ? on port ?"),
         (event(99), "event 99 of port tap0 in segment blue, MAC 02:00:00:00:00:01"),
     ],

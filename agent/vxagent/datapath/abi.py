@@ -15,6 +15,7 @@ from vxagent.model.ids import MAX_MEMBERS
 
 LAYOUT = 1  # part of the pin path
 CHUNK = 66  # flood slots that one tail call visits
+MAX_LEASES = 64  # of one port
 MOVES, MOVES_S, HOLD_S = 5, 10, 60  # a MAC that moves more often in so long is held for so long
 AUDIENCE_BYTES = 56  # of struct vx_audience, which is the programs' own
 COUNTED_VERDICTS = 4  # those that vx_traffic counts; drops have a map of their own
@@ -88,6 +89,7 @@ class EventType(IntEnum):
     LEARN_LIMITED = 2
     FDB_FULL = 3
     MAC_HELD = 4
+    LEASE_REFUSED = 5
 
 
 class Prog(IntEnum):
@@ -95,6 +97,7 @@ class Prog(IntEnum):
 
     FLOOD = 0
     SNOOP = 1
+    LEASE = 2
 
 
 class Layout:
@@ -236,6 +239,7 @@ ENUMS: dict[str, tuple[type[IntEnum] | type[IntFlag], str]] = {
 DEFINES = {
     "VX_LAYOUT": LAYOUT,
     "VX_CHUNK": CHUNK,
+    "VX_MAX_LEASES": MAX_LEASES,
     "VX_MAX_MEMBERS": MAX_MEMBERS,
     "VX_MOVES": MOVES,
     "VX_MOVES_S": MOVES_S,

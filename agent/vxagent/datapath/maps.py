@@ -84,6 +84,8 @@ def declare(sizes: Sizes) -> dict[str, MapSpec]:
         _spec("drops", MapType.PERCPU_HASH, abi.DROP_KEY.size, abi.DROP_COUNT.size, sizes.drops, by_use),
         _spec("learning", MapType.ARRAY, 4, abi.LEARNING.size, port),
         _spec("forgotten", MapType.ARRAY, 4, 8, port),
+        _spec("leases", MapType.ARRAY, 4, 8, port),
+        _spec("leases_refused", MapType.ARRAY, 4, 8, port),
         _spec("events", MapType.RINGBUF, 0, 0, sizes.events),
     )
     return {spec.name: spec for spec in specs}

@@ -65,5 +65,7 @@ def describe(event: Event, ports: dict[int, str], segments: dict[int, str]) -> s
             home = ports.get(event.other_port, "?")
             stays = f"for {HOLD_S} s it is learned on {home} alone"
             return f"MAC {mac} of {where} moved too often between ports {home} and {port}: {stays}"
+        case EventType.LEASE_REFUSED:
+            return f"no room for a lease that MAC {mac} of {where} gives to port {ports.get(event.other_port, '?')}"
         case other:
             return f"event {other} of port {port} in {where}, MAC {mac}"
