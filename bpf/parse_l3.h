@@ -136,7 +136,8 @@ static __always_inline bool vx_find_l4_in_ipv6(struct __sk_buff *skb, __u32 offs
 	if (!ip)
 		return false;
 	l4->offset = offset + sizeof(copy);
-	l4->end = l4->offset + bpf_ntohs(ip->payload_len);
+	/* 0 is a jumbogram's (RFC 2675); behind a Hop-by-Hop header Linux then takes all that is there. */
+	l4->end = ip->payload_len ? l4->offset + bpf_ntohs(ip->payload_len) : skb->len;
 	l4->protocol = ip->nexthdr;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < VX_MAX_EXTENSIONS; i++) {
@@ -281,9 +282,12 @@ static __always_inline int vx_parse_l3(struct __sk_buff *skb, struct vx_frame *f
 {
 	if (!vx_is_inspected(&f->from))
 		return VX_GO_ON;
-	if (f->followed_by_tag && !vx_skip_tags(skb, f))
-		return vx_drop(VX_MALFORMED);
-	return vx_parse_ip(skb, f) ? VX_GO_ON : vx_drop(VX_MALFORMED);
+	if ((!f->followed_by_tag || vx_skip_tags(skb, f)) && vx_parse_ip(skb, f))
+		return VX_GO_ON;
+	/* In shadow the frame goes on: what was read of it says nothing to the guards. */
+	f->ethertype = 0;
+	f->nd = 0;
+	return vx_drop(VX_MALFORMED);
 }
 
 #endif /* VX_PARSE_L3_H */

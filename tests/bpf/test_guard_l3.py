@@ -224,6 +224,11 @@ IN_FRAGMENT = ((HOP_BY_HOP, 8), (FRAGMENT, 8))
 LONG_CHAIN = ((HOP_BY_HOP, 8), *[(DESTINATION, 8)] * 8)
 
 
+def _without_length(inside: L3) -> L3:
+    """An IPv6 packet with a payload length of 0: Linux reads it to the frame's end, behind a Hop-by-Hop header."""
+    return L3(inside.ethertype, inside.data[:4] + bytes(2) + inside.data[6:])
+
+
 def _cut(l3: L3, octets: int, *, padding: bytes = b"") -> L3:
     """An IPv6 packet that ends so many octets earlier, its header says so, and what is padded to it."""
     data = l3.data[: len(l3.data) - octets]
@@ -390,6 +395,7 @@ def _long_option(kind: int, units: int) -> bytes:
     _passes("its own behind extension headers", _ns(OWN, extensions=True), _both),
     _passes("many options", _ns(*[NONCE] * 7, OWN), _both),
     _denied("too many options", _ns(*[NONCE] * 9), _both, "nd_spoof"),
+    _denied("a packet that gives no length", _without_length(_ns(OTHERS, extensions=True)), _both, "nd_spoof"),
     _denied("an option of no length", _ns(bytes(8)), _both, "nd_spoof"),
     _denied("an option cut off", _cut(_ns(OWN), 4), _both, "nd_spoof"),
     _passes("padding is no option", L3(IPV6, _ns(OWN).data + OTHERS), _both),

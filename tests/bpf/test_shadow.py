@@ -105,6 +105,9 @@ FAULTS = {
     "a header that only guards mind": Fault(
         frame=_frame(ipv4(tcp(), ihl=4)), prepare=_nothing, reasons=("malformed",), segment=0
     ),
+    "a header of which no guard can say more": Fault(
+        frame=_frame(ipv4(tcp(), source=FOREIGN, ihl=4)), prepare=_ips, reasons=("malformed",), segment=0
+    ),
 }
 
 
