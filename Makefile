@@ -155,6 +155,15 @@ rates: ## Measure how exactly rates are kept, by UDP and TCP; four minutes; root
 	@$(MAKE) setup
 	@exec $(PY) tests/scale/rates.py
 
+FRAMES := 1000000
+SEED :=
+
+.PHONY: fuzz
+fuzz: ## Compare the loaded programs with the reference switch: FRAMES=1000000, SEED= to repeat; root
+	$(need_root)
+	@$(MAKE) setup >&2
+	@PYTHONPATH=tests exec $(PY) -m fuzz --frames $(FRAMES) $(if $(SEED),--seed $(SEED))
+
 .PHONY: clean
 clean: ## Remove what the other targets made, .venv too
 	@rm -rf .venv dist build $(BYTECODE)

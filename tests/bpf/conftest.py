@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +12,7 @@ from support.rig import Rig
 from support.wires import Wires
 from support.world import PORTS, World
 from vxagent.datapath import bytecode, source, toolchain
-from vxagent.datapath.bpf_map import MapSpec, MapType
-from vxagent.datapath.bpf_prog import Program, ProgSpec, ProgType
+from vxagent.datapath.bpf_prog import Program
 from vxagent.datapath.ring import RingReader
 
 
@@ -61,11 +59,7 @@ def wires(loaded: Rig) -> Iterator[Wires]:
 @pytest.fixture(scope="session")
 def prelude(loaded: Rig) -> Program:
     """Puts a tag into skb->vlan_tci and goes on as vx_tc."""
-    entry = MapSpec(name="entry", type=MapType.PROG_ARRAY, key_size=4, value_size=4, max_entries=1)
-    spec = ProgSpec(name="prelude", type=ProgType.SCHED_CLS)
-    programs, own = loaded.compile(Path(__file__).with_name("prelude.c"), (spec,), {"entry": entry})
-    own["entry"].update(struct.pack("=I", 0), struct.pack("=I", loaded.program("vx_tc").fd))
-    return programs["prelude"]
+    return loaded.prelude()
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from support.clock import Clock
 from vxagent.core.tables import Row, Table
 from vxagent.datapath import abi, codec, maps, source
 from vxagent.datapath.bpf_map import Map, MapSpec, MapType
-from vxagent.datapath.bpf_prog import Program, ProgSpec, TestRun, relocate
+from vxagent.datapath.bpf_prog import Program, ProgSpec, ProgType, TestRun, relocate
 from vxagent.datapath.programs import Generation
 
 SKB_SIZE = 192  # struct __sk_buff
@@ -39,6 +40,8 @@ SKB_OFFSETS = {
     "gso_size": 176,
 }
 """Members of struct __sk_buff; a test run takes mark, priority, ifindex, cb and gso, and gives all back."""
+
+PRELUDE = Path(__file__).parents[1] / "bpf" / "prelude.c"
 
 SMALL = maps.Sizes(
     ports=256,
@@ -78,12 +81,23 @@ class Rig:
     Args:
         cache: directory for bytecode.
         shipped: where shipped bytecode is; a path with nothing there: none.
+        clock: by which the programs go instead of the kernel's.
     """
 
-    def __init__(self, cache: Path, sizes: maps.Sizes = SMALL, *, shipped: Path = source.SHIPPED) -> None:
+    def __init__(
+        self,
+        cache: Path,
+        sizes: maps.Sizes = SMALL,
+        *,
+        shipped: Path = source.SHIPPED,
+        clock: Clock | None = None,
+    ) -> None:
         self.cache = cache
         self.maps = {name: Map.create(spec) for name, spec in maps.declare(sizes).items()}
-        self.generation = Generation.load(source.load(cache, shipped=shipped).programs, self.maps)
+        code = source.load(cache, shipped=shipped).programs
+        if clock is not None:
+            code = {name: clock.patch(insns) for name, insns in code.items()}
+        self.generation = Generation.load(code, self.maps)
         self._others: list[Map | Program] = []
 
     def close(self) -> None:
@@ -117,6 +131,13 @@ class Rig:
         loaded = {spec.name: Program.load(spec, relocate(code.programs[spec.name], fds)) for spec in specs}
         self._others += [*made.values(), *loaded.values()]
         return loaded, made
+
+    def prelude(self) -> Program:
+        """A program that puts a tag into skb->vlan_tci and goes on as vx_tc."""
+        entry = MapSpec(name="entry", type=MapType.PROG_ARRAY, key_size=4, value_size=4, max_entries=1)
+        programs, own = self.compile(PRELUDE, (ProgSpec(name="prelude", type=ProgType.SCHED_CLS),), {"entry": entry})
+        own["entry"].update(struct.pack("=I", 0), struct.pack("=I", self.program("vx_tc").fd))
+        return programs["prelude"]
 
     def put(self, table: Table, key: int, row: Row) -> None:
         """Write one row."""

@@ -28,12 +28,16 @@ NO_OFFLOAD = bytes(VNET_HDR.size)
 class Wires:
     """Taps by number. Close it.
 
+    Args:
+        offloads: whoever reads them takes TSO frames whole.
+
     Attributes:
         ifindex: tap → the number that the kernel gave its device.
     """
 
-    def __init__(self, numbers: Iterable[int], program: Program) -> None:
-        self.namespace = Namespace(f"vx-{os.getpid()}-bpf")
+    def __init__(self, numbers: Iterable[int], program: Program, *, name: str = "bpf", offloads: bool = False) -> None:
+        self.namespace = Namespace(f"vx-{os.getpid()}-{name}")
+        self.offloads = offloads
         self.ifindex: dict[int, int] = {}
         self._taps: dict[int, int] = {}
         self._links: list[Link] = []
@@ -47,7 +51,7 @@ class Wires:
 
     def _plug(self, number: int, program: Program) -> None:
         name = f"p{number}"
-        self._taps[number] = open_tap(self.namespace, name, offloads=False)
+        self._taps[number] = open_tap(self.namespace, name, offloads=self.offloads)
         self.namespace.ip("link", "set", name, "up")
         with self.inside():
             self.ifindex[number] = socket.if_nametoindex(name)

@@ -1,0 +1,256 @@
+"""Frames of every shape. One number makes one frame: it seeds the choices, so a failing frame is told in one number.
+
+Most are nearly right, because a frame with three things wrong is dropped for the first and shows nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+from typing import TypeVar
+
+from fuzz import l3
+from fuzz.drawn import macs_of
+from fuzz.setting import Setting
+from support import frames
+from support.frames import BROADCAST, C_TAG, L3, LINK_LOCAL, S_TAG, TPIDS, ethernet, vlan
+from support.wires import NO_OFFLOAD
+from vxagent.lab.pump import NEEDS_CSUM, VNET_HDR
+
+T = TypeVar("T")
+
+OWN, CROWD, FLAP = "own", "crowd", "flap"
+GSO_TCPV4, GSO_TCPV6 = 1, 4  # <linux/virtio_net.h>
+GSO_SIZES = (0xFFFF, 8, 100, 536, 1000, 1400, 1440, 1448, 1460, 1472, 8960)  # 0xffff: GSO_BY_FRAGS
+LARGEST_RUN = 3_000  # what a test run takes of one page
+LEAST_TAGGED = 20  # the kernel takes a tag off before any program runs, and drops what is shorter
+
+
+class Way(StrEnum):
+    """How a frame gets into the program."""
+
+    WIRE = "wire"  # through the tap; the kernel moves an outer tag to skb->vlan_tci
+    BYTES = "bytes"  # a test run with all tags in the bytes
+    METADATA = "metadata"  # a test run with the outermost tag in skb->vlan_tci
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shot:
+    """A frame that comes in.
+
+    Attributes:
+        place: its number.
+        octets: with all of its tags.
+        header: struct virtio_net_hdr, on the wire.
+        after_ns: so much later than the one before.
+        kinds: what it is, for the histogram.
+    """
+
+    place: int
+    octets: bytes
+    way: Way = Way.BYTES
+    gso_size: int = 0
+    header: bytes = NO_OFFLOAD
+    after_ns: int = 0
+    kinds: tuple[str, ...] = ()
+
+
+class Cast:
+    """Who is in a setting: the addresses that its frames go by.
+
+    Args:
+        mute: nobody hears the copies, so that GSO frames may be of any shape.
+        senders: `OWN`: mostly a VM's own MACs; `CROWD`: ever new ones; `FLAP`: two, from all over the place.
+    """
+
+    def __init__(self, setting: Setting, *, mute: bool, senders: str) -> None:
+        self.setting, self.mute, self.senders = setting, mute, senders
+        self.places = range(1, len(setting.names()) + 1)
+        self.plugged = [number for number in self.places if number not in setting.deviceless] or self.places
+        self.listed = {number: self._listed(number) for number in self.places}
+        self.tags = {number: self._tags(number) for number in self.places}
+
+    def _listed(self, number: int) -> list[str]:
+        """Addresses that others list where a place is."""
+        if number > len(self.setting.ports):
+            return []
+        mine = self.setting.ports[number - 1]
+        here = {segment for segment, _ in mine.memberships}
+        others = [port for port in self.setting.ports if port is not mine and here & {at for at, _ in port.memberships}]
+        return [address for port in others for address in port.ips if "/" not in address and port.macs]
+
+    def _tags(self, number: int) -> list[int]:
+        """VIDs with which a place's frames are in a segment, 0 for none."""
+        if number > len(self.setting.ports):
+            return [segment.vlan for segment in self.setting.segments if segment.vlan] or [99]
+        return [vid for _, vid in self.setting.ports[number - 1].memberships]
+
+
+def shoot(cast: Cast, seed: int) -> Shot:
+    """The frame of a number."""
+    return _Gunner(cast, Random(seed)).shot()
+
+
+class _Gunner:
+    """Makes one frame."""
+
+    def __init__(self, cast: Cast, rng: Random) -> None:
+        self.cast = cast
+        self.rng = rng
+        self.place = rng.choice(cast.plugged) if rng.random() < 0.98 else rng.choice(cast.places)
+        self.kinds: list[str] = []
+
+    def pick(self, *options: tuple[int, T]) -> T:
+        """One of (weight, value)."""
+        at = self.rng.randrange(sum(weight for weight, _ in options))
+        for weight, value in options:
+            at -= weight
+            if at < 0:
+                return value
+        raise AssertionError
+
+    def one(self, values: Sequence[T]) -> T:
+        return self.rng.choice(values)
+
+    def shot(self) -> Shot:
+        source = self._source()
+        inside, kind, destination = l3.draw(
+            l3.Speaker(
+                self.rng, self.place, source, [self._mac(n) for n in self.cast.places], self.cast.listed[self.place]
+            )
+        )
+        tags = self._tags()
+        if destination is None or self.rng.random() < 0.03:
+            destination = self._destination()
+        octets = ethernet(destination, source, inside, *tags)
+        self.kinds += [kind, f"tags {len(tags) if len(tags) < 4 else '4+'}"]
+        spoilt = self._spoil(octets)
+        gso_size, header = self._gso(inside, tags, spoilt, whole=spoilt is octets)
+        if len(octets) > 1514 + 4 * len(tags) and not gso_size:
+            self.kinds.append("jumbo")
+        return Shot(
+            place=self.place,
+            octets=spoilt,
+            way=self._way(spoilt, gso_size, header),
+            gso_size=gso_size,
+            header=header,
+            after_ns=self._later(),
+            kinds=tuple(self.kinds),
+        )
+
+    def _mac(self, number: int) -> bytes:
+        return bytes.fromhex(macs_of(number)[0].replace(":", ""))
+
+    def _source(self) -> bytes:
+        number = self.pick((8, self.place), (1, self.one(self.cast.places)))
+        known = bytes.fromhex(self.one(macs_of(number)).replace(":", ""))
+        return self.pick(
+            (60, self._mac(self.place)),
+            (15, known),
+            (150 if self.cast.senders == CROWD else 8, frames.mac(0x1000 + self.rng.randrange(200))),
+            (150 if self.cast.senders == FLAP else 0, frames.mac(0x2000 + self.rng.randrange(2))),
+            (3, self._mac(self.one(self.cast.places))),
+            (2, frames.mac(0x50)),
+            (1, self.one((bytes(6), BROADCAST, frames.MULTICAST, bytes([3]) + bytes(5)))),
+        )
+
+    def _destination(self) -> bytes:
+        group = self.one(
+            (0x01005E000001, 0x01005E7F0001, 0x333300000001, 0x3333FF000001, 0x01000CCCCCCC, 0x0180C2000010)
+        )
+        return self.pick(
+            (60, self._mac(self.one(self.cast.plugged))),
+            (5, bytes.fromhex(self.one(macs_of(self.one(self.cast.places))).replace(":", ""))),
+            (15, BROADCAST),
+            (9, group.to_bytes(6, "big")),
+            (6, frames.mac(0x1000 + self.rng.randrange(200))),
+            (3, frames.mac(0x50)),
+            (3, LINK_LOCAL[:5] + bytes([self.rng.randrange(17)])),
+            (1, bytes(6)),
+        )
+
+    def _tags(self) -> list[bytes]:
+        vid = self.one(self.cast.tags[self.place])
+        first = self.pick(
+            (85, [self._tag(vid)] if vid else []),
+            (4, [self._tag(0)]),
+            (3, [self._tag(vid, self.one(TPIDS))]),
+            (3, [self._tag(self.one((1, 10, 20, 30, 100, 101, 200, 4095)))]),
+            (3, []),
+        )
+        further = self.pick((86, 0), (8, 1), (3, 2), (1, 3), (1, self.rng.randrange(4, 13)))
+        return first + [
+            self._tag(self.one((0, 0, vid, 10, 4095)), self.one((C_TAG, C_TAG, *TPIDS))) for _ in range(further)
+        ]
+
+    def _tag(self, vid: int, tpid: int = C_TAG) -> bytes:
+        return vlan(vid, pcp=self.rng.randrange(8), dei=self.rng.randrange(2), tpid=tpid)
+
+    def _spoil(self, octets: bytes) -> bytes:
+        how = self.pick((84, ""), (8, "truncated"), (8, "mutated"))
+        if not how:
+            return octets
+        self.kinds.append(how)
+        if how == "truncated":
+            return octets[: self.rng.randrange(15, max(16, min(len(octets), 120)))]
+        changed = bytearray(octets)
+        for _ in range(self.rng.randrange(1, 4)):
+            at = self.rng.randrange(min(len(changed), 110))
+            changed[at] = self.one(
+                (0, 1, 0x80, 0xFF, self.rng.randrange(256), changed[at] ^ 1 << self.rng.randrange(8))
+            )
+        return bytes(changed)
+
+    def _gso(self, inside: L3, tags: list[bytes], octets: bytes, *, whole: bool) -> tuple[int, bytes]:
+        """(gso_size, header) of a frame that stands for several; whole: nothing of it is spoilt."""
+        tcp_at = l3.tcp_at(inside)
+        if self.rng.randrange(10 if tcp_at is None else 2):
+            return 0, NO_OFFLOAD
+        if self.cast.mute and _runs(octets):
+            self.kinds.append("gso, any")
+            return self.one((*GSO_SIZES, self.rng.randrange(1, 9000))), NO_OFFLOAD
+        plain = whole and len(tags) < 2 and all(tag.startswith(b"\x81\x00") for tag in tags)
+        if tcp_at is None or not plain:
+            return 0, NO_OFFLOAD
+        return self._tso(inside.ethertype, len(octets) - len(inside.data) + tcp_at, octets)
+
+    def _tso(self, ethertype: int, tcp_at: int, octets: bytes) -> tuple[int, bytes]:
+        """Of TCP, as the kernel takes it from a VM; others it would refuse, or drop when they leave."""
+        headers = tcp_at + 4 * (octets[tcp_at + 12] >> 4)
+        if len(octets) <= headers + 1:
+            return 0, NO_OFFLOAD
+        self.kinds.append("gso, tcp")
+        size = self.rng.randrange(1, min(len(octets) - headers, 9000))
+        kind = GSO_TCPV4 if ethertype == frames.IPV4 else GSO_TCPV6
+        return size, VNET_HDR.pack(NEEDS_CSUM, kind, headers, size, tcp_at, 16)
+
+    def _way(self, octets: bytes, gso_size: int, header: bytes) -> Way:
+        tagged = octets[12:14] in (C_TAG.to_bytes(2, "big"), S_TAG.to_bytes(2, "big"))
+        ways = {
+            Way.WIRE: 6 if not tagged or len(octets) >= LEAST_TAGGED else 0,
+            Way.BYTES: 2 if _runs(octets) else 0,
+            Way.METADATA: 2 if tagged and len(octets) >= LEAST_TAGGED and _runs(frames.untag(octets)) else 0,
+        }
+        if any(header):
+            return Way.WIRE
+        if gso_size:
+            ways[Way.WIRE] = 0
+        return self.pick(*((weight, way) for way, weight in ways.items()))
+
+    def _later(self) -> int:
+        return self.pick(
+            (80, 0),
+            (10, self.rng.randrange(1, 10_000_000)),
+            (4, 250_000_000),
+            (4, 1_000_000_000),
+            (1, 5_000_000_000 + self.rng.randrange(2)),
+            (1, 300_000_000_000 + self.rng.randrange(2)),
+        )
+
+
+def _runs(octets: bytes) -> bool:
+    """Whether the kernel takes a frame for a test run: not longer than a page, and with the IP header it announces."""
+    least = {b"\x08\x00": 34, b"\x86\xdd": 54}.get(octets[12:14], 15)
+    return least <= len(octets) <= LARGEST_RUN

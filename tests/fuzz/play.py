@@ -1,0 +1,120 @@
+"""A setting and its frames, on the reference and on the bench, and what differs."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, fields
+from typing import TypeVar
+
+from fuzz.bench import BEGIN_NS, Bench, Counted
+from fuzz.grammar import Shot, Way
+from fuzz.literal import as_code
+from fuzz.setting import Setting
+from fuzz.tally import Tally
+from reference.choices import TICKS_PER_NS
+from reference.switch import Outcome, Switch
+from support import frames
+from support.outcome import TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC
+
+K = TypeVar("K")
+
+
+class Differs(AssertionError):
+    """The programs do not do what the reference does."""
+
+
+@dataclass(frozen=True)
+class Game:
+    """A setting and the frames that come in, one after the other. mute: nobody hears the copies."""
+
+    setting: Setting
+    shots: tuple[Shot, ...]
+    mute: bool = False
+
+    def __repr__(self) -> str:
+        return as_code(self)
+
+
+def play(bench: Bench, game: Game, tally: Tally) -> None:
+    """Send the frames through both; raises Differs."""
+    setting, mute = game.setting, game.mute
+    bench.load(setting, mute=mute)
+    switch = setting.reference(BEGIN_NS)
+    expected = Counted()
+    hears: dict[int, list[bytes]] = {}
+    now = BEGIN_NS
+    tally.settings += 1
+    for shot in game.shots:
+        now += shot.after_ns
+        outcome = switch.receive(0 if shot.place in setting.deviceless else shot.place, shot.octets, now, shot.gso_size)
+        _add(expected, shot, outcome, setting)
+        done = bench.shoot(shot)
+        last = _check_run(shot, outcome, *done) if done else None
+        for place, octets in outcome.copies:
+            if not mute and (place, octets) != last:
+                hears.setdefault(place, []).append(octets)
+        tally.add(shot, outcome)
+    _remember(expected, switch, now)
+    tally.events.update(kind for kind, *_ in expected.events)
+    tally.heard += sum(map(len, hears.values()))
+    _compare("frames that arrive", hears, bench.heard())
+    counted = bench.counted()
+    for what in fields(Counted):
+        _compare(what.name, getattr(expected, what.name), getattr(counted, what.name))
+
+
+def _add(expected: Counted, shot: Shot, outcome: Outcome, setting: Setting) -> None:
+    """What one frame adds to the counters; promise 5 is that nothing else does."""
+    place = 0 if shot.place in setting.deviceless else shot.place
+    _count(expected.frames, (place, outcome.segment, outcome.fate), len(shot.octets))
+    for to, octets in outcome.copies:
+        _count(expected.sent, (to, outcome.segment), len(octets))
+    for segment, reason in outcome.shadowed:
+        _count(expected.shadowed, (place, segment, reason), len(shot.octets))
+    for to, size in outcome.lost:
+        _count(expected.lost, (to, outcome.segment), size)
+    if outcome.copies:
+        made = place, outcome.segment
+        expected.copies[made] = expected.copies.get(made, 0) + len(outcome.copies)
+
+
+def _count(counter: dict[K, tuple[int, int]], key: K, octets: int) -> None:
+    packets, before = counter.get(key, (0, 0))
+    counter[key] = packets + 1, before + octets
+
+
+def _remember(expected: Counted, switch: Switch, now: int) -> None:
+    """What the reference remembers in the end."""
+    expected.fdb = {key: (entry.port, entry.origin, entry.seen) for key, entry in switch.fdb.items()}
+    expected.moves = {key: (m.home, m.began, m.count, m.held) for key, m in switch.fdb.moves.items()}
+    for number, learning in switch.fdb.learning.items():
+        values = astuple(learning)
+        if any(values):
+            expected.learning[number] = values
+    for key, bucket in switch.rates.items():
+        if bucket.full_at > now * TICKS_PER_NS:
+            expected.buckets[key] = bucket.full_at
+    expected.events = switch.fdb.events
+
+
+def _check_run(shot: Shot, outcome: Outcome, action: int, data: bytes) -> tuple[int, bytes] | None:
+    """What a test run returned. The last copy is not sent but handed back, without its tag; it is the answer."""
+    if outcome.copies:
+        _compare("action", TC_ACT_REDIRECT, action)
+        last = max(outcome.copies, key=lambda copy: copy[0])
+        _compare("frame handed on", frames.untag(last[1]), data)
+        return last
+    _compare("action", TC_ACT_UNSPEC if outcome.fate == "to_host" else TC_ACT_SHOT, action)
+    if outcome.fate == "to_host":
+        _compare("frame for the host", frames.untag(shot.octets) if shot.way is Way.METADATA else shot.octets, data)
+    return None
+
+
+def _compare(what: str, expected: object, got: object) -> None:
+    if expected == got:
+        return
+    if isinstance(expected, dict) and isinstance(got, dict):
+        expected, got = (
+            {key: value for key, value in side.items() if other.get(key) != value}
+            for side, other in ((expected, got), (got, expected))
+        )
+    raise Differs(f"{what}\n  reference: {expected!r}\n  programs:  {got!r}")

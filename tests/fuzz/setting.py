@@ -1,0 +1,166 @@
+"""One setting of the switch, as the model has it, for both sides: rows of tables and the reference's ports.
+
+Places (ports, then uplinks) are numbered from 1; the number is the handle, the tap, and the counter's base.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
+
+from reference import fdb, tables
+from reference.choices import TICKS_PER_NS
+from reference.rates import Bucket
+from reference.switch import Switch
+from vxagent.core.compile import NANOSECONDS, rows_of
+from vxagent.core.neighbours import Neighbours, claims_of
+from vxagent.core.state import State
+from vxagent.core.tables import FdbFlag, FdbRow, Origin, PortMode, PortRow, Rows, Table, fdb_key
+from vxagent.model.device import Device
+from vxagent.model.ids import LEARN_RATE_UPLINK, MAX_MACS_UPLINK, mac_to_int
+from vxagent.model.port import Enforce, Port, Uplink
+from vxagent.model.segment import Segment, UnknownUnicast
+
+FDB_ENTRIES = 48
+VTEP = 0  # the place of a stated entry that is behind one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """An FDB entry that somebody stated: of a segment's name and a place's number, or `VTEP`."""
+
+    segment: str
+    mac: str
+    place: int
+    cluster: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is set.
+
+    Attributes:
+        states: number → state, of places that are not up.
+        deviceless: numbers of places whose device is not there.
+        missing_ms: (number, limit) → how long its bucket takes to be full when the frames begin.
+        ageing_s: as in the agent's settings.
+    """
+
+    segments: tuple[Segment, ...]
+    ports: tuple[Port, ...]
+    uplinks: tuple[Uplink, ...] = ()
+    stated: tuple[Stated, ...] = ()
+    states: dict[int, PortMode] = field(default_factory=dict)
+    deviceless: frozenset[int] = frozenset()
+    missing_ms: dict[tuple[int, str], int] = field(default_factory=dict)
+    ageing_s: int = 300
+
+    def names(self) -> tuple[str, ...]:
+        """Of places, in the order of their numbers."""
+        return (*(port.id for port in self.ports), *(uplink.ifname for uplink in self.uplinks))
+
+    def number_of(self, segment: str) -> int:
+        """A segment's handle."""
+        return 1 + [one.name for one in self.segments].index(segment)
+
+    def state(self, ifindex: dict[int, int]) -> State:
+        """The agent's view. ifindex: number → device."""
+        state = State(
+            ageing_s=self.ageing_s,
+            segments={segment.name: segment for segment in self.segments},
+            ports={port.id: port for port in self.ports},
+            uplinks={uplink.ifname: uplink for uplink in self.uplinks},
+        )
+        for segment in self.segments:
+            state.numbers.take("segment", segment.name)
+        for number, name in enumerate(self.names(), 1):
+            assert state.numbers.take("port", name) == number
+            state.numbers.take("counter", name)
+            for at, _ in state.memberships(name):
+                state.numbers.take(f"slot/{at}", name)
+                state.numbers.take("counter", f"{name}/{at}")
+            device = state.device_name(state.ports[name]) if name in state.ports else name
+            if number not in self.deviceless:
+                state.devices[device] = Device(ifname=device, ifindex=ifindex[number])
+        return state
+
+    def rows(self, state: State) -> Rows:
+        """What the agent writes into the tables, and what others would: states of a migration, cluster entries."""
+        owners = [("settings", ""), *(("segment", s.name) for s in self.segments), *(("port", n) for n in self.names())]
+        owners += [("neighbour", f"{at}/{address}") for port in self.ports for at, address in claims_of(port)]
+        neighbours = Neighbours(self.ports)
+        rows: Rows = {}
+        for owner in owners:
+            rows |= rows_of(state, neighbours, owner)
+        for number, mode in self.states.items():
+            port = rows[Table.PORTS, number]
+            assert isinstance(port, PortRow)
+            rows[Table.PORTS, number] = replace(port, state=mode)
+        for entry in self.stated:
+            segment = self.number_of(entry.segment)
+            rows[Table.FDB, fdb_key(segment, mac_to_int(entry.mac))] = FdbRow(
+                port=entry.place,
+                vtep=0 if entry.place else 1,
+                segment=segment,
+                origin=Origin.CLUSTER if entry.cluster else Origin.STATIC,
+                flags=FdbFlag(0),
+            )
+        return rows
+
+    def reference(self, now: int) -> Switch:
+        """The reference switch in this setting."""
+        places = [self._port(number, port) for number, port in enumerate(self.ports, 1)]
+        places += [self._uplink(number) for number, _ in enumerate(self.uplinks, len(places) + 1)]
+        segments = {
+            number: tables.Segment(mtu=segment.mtu, drop_unknown=segment.unknown_unicast is UnknownUnicast.DROP)
+            for number, segment in enumerate(self.segments, 1)
+        }
+        switch = Switch(segments, places, ageing=self.ageing_s * NANOSECONDS, capacity=FDB_ENTRIES)
+        for entry in self.stated:
+            switch.fdb[self.number_of(entry.segment), mac_to_int(entry.mac)] = fdb.Entry(
+                port=entry.place, origin=fdb.CLUSTER if entry.cluster else fdb.STATIC
+            )
+        switch.rates |= {key: Bucket(full) for key, full in self.levels(now).items()}
+        return switch
+
+    def levels(self, now: int) -> dict[tuple[int, str], int]:
+        """(number, limit) → when its bucket is full, in ticks; now in nanoseconds."""
+        return {key: (now + missing * 1_000_000) * TICKS_PER_NS for key, missing in self.missing_ms.items()}
+
+    def _port(self, number: int, port: Port) -> tables.Port:
+        rates = {"in": port.rate_in, "out": port.rate_out}
+        limits = {
+            f"{way}_{unit}": getattr(rate, unit) for way, rate in rates.items() if rate for unit in ("bits", "packets")
+        }
+        others = {
+            "broadcast": port.storm_broadcast,
+            "multicast": port.storm_multicast,
+            "unknown": port.storm_unknown,
+            "learn": port.learn_rate,
+        }
+        untagged = port.native if port.trunk else port.segment
+        return tables.Port(
+            number=number,
+            device=number not in self.deviceless,
+            state=self.states.get(number, PortMode.UP).name.lower(),
+            untagged=None if untagged is None else self.number_of(untagged),
+            tagged={vid: self.number_of(segment) for segment, vid in port.trunk},
+            macs=frozenset(map(mac_to_int, port.macs)),
+            ips=tuple(map(ip_network, port.ips)),
+            isolated=port.isolated,
+            trusted=port.trusted,
+            max_macs=port.max_macs,
+            limits={name: rate for name, rate in (limits | others).items() if rate},
+            shadow=port.enforce is Enforce.SHADOW,
+        )
+
+    def _uplink(self, number: int) -> tables.Port:
+        return tables.Port(
+            number=number,
+            uplink=True,
+            device=number not in self.deviceless,
+            state=self.states.get(number, PortMode.UP).name.lower(),
+            tagged={s.vlan: at for at, s in enumerate(self.segments, 1) if s.vlan},
+            max_macs=MAX_MACS_UPLINK,
+            limits={"learn": LEARN_RATE_UPLINK},
+        )

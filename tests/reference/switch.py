@@ -1,0 +1,265 @@
+"""The table of a frame's walk, from top to bottom; the numbers are its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from reference import guards, headers
+from reference.answers import addressed, arp_answer, arp_question, nd_answer, nd_question, owner
+from reference.choices import MOST_TAGS, TAGS_OF_ETHERNET
+from reference.fdb import CLUSTER, LEARNED, Entry, Fdb, is_group
+from reference.headers import ARP, C_TAG, IPV6, Malformed
+from reference.rates import Load, Rates, weigh
+from reference.tables import Port, Segment
+
+BROADCAST = 0xFFFFFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a frame.
+
+    Attributes:
+        fate: the verdict, or the reason of a drop.
+        segment: for which it is counted, 0 for none.
+        copies: (port, frame) of each copy.
+        lost: (port, bytes) of copies that a port did not get for its rate.
+        shadowed: (segment, reason) for which it would have been dropped.
+    """
+
+    fate: str
+    segment: int
+    copies: tuple[tuple[int, bytes], ...] = ()
+    lost: tuple[tuple[int, int], ...] = ()
+    shadowed: tuple[tuple[int, str], ...] = ()
+
+
+class _Decided(Exception):
+    """The frame's walk ends here."""
+
+    def __init__(self, fate: str) -> None:
+        self.fate = fate
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One frame on its way."""
+
+    port: Port
+    octets: bytes
+    gso_size: int
+    now: int
+    segment: int = 0
+    ethernet: headers.Ethernet = field(init=False)
+    seen: guards.Inspected | None = None
+    unreadable: bool = False
+    l3_bytes: int = 0
+    shadowed: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def destination(self) -> int:
+        return self.ethernet.destination
+
+    @property
+    def source(self) -> int:
+        return self.ethernet.source
+
+    @property
+    def tci(self) -> int:
+        return self.ethernet.tags[0][1] if self.ethernet.tags else 0
+
+    @property
+    def followed_by_tag(self) -> bool:
+        return len(self.ethernet.tags) > 1
+
+    def copy(self, vid: int) -> bytes:
+        """The frame as it leaves: with the priority that it came with."""
+        inside = self.octets[12 + 4 * bool(self.ethernet.tags) :]
+        tag = (C_TAG << 16 | self.tci & 0xF000 | vid).to_bytes(4, "big") if vid else b""
+        return self.octets[:12] + tag + inside
+
+    def load(self) -> Load:
+        tags = min(len(self.ethernet.tags), TAGS_OF_ETHERNET)
+        outermost = 4 * bool(tags)
+        return weigh(len(self.octets) - outermost, self.l3_bytes, 14 + 4 * tags - outermost, self.gso_size)
+
+
+class Switch:
+    """What is set, and what is remembered.
+
+    Attributes:
+        segments, ports: by number.
+        fdb, rates: what it remembers of stations, and of frames a second.
+    """
+
+    def __init__(self, segments: dict[int, Segment], ports: Iterable[Port], *, ageing: int, capacity: int) -> None:
+        self.segments = segments
+        self.ports = {port.number: port for port in ports}
+        self.rates = Rates()
+        self.fdb = Fdb(self.ports, ageing, capacity)
+        for port in self.ports.values():
+            for segment in port.segments:
+                self.fdb |= {(segment, mac): Entry(port=port.number, listed=True) for mac in port.macs}
+
+    def receive(self, port: int, octets: bytes, now: int, gso_size: int = 0) -> Outcome:
+        """A frame, all tags in its bytes, at a time in nanoseconds. gso_size: payload of each of its segments."""
+        if port not in self.ports:
+            return Outcome("no_destination", 0)
+        walk = _Walk(self.ports[port], octets, gso_size, now)
+        try:
+            outcome = self._walk(walk)
+        except Malformed:
+            outcome = Outcome("malformed", 0)
+        except _Decided as decided:
+            outcome = Outcome(decided.fate, walk.segment)
+        return replace(outcome, shadowed=tuple(walk.shadowed))
+
+    def _walk(self, walk: _Walk) -> Outcome:
+        self._parse(walk)  # 1
+        self._keep_link_local(walk)  # 2
+        self._classify(walk)  # 3
+        if walk.source == 0 or is_group(walk.source):  # 4
+            raise _Decided("src_invalid")
+        if walk.port.state not in ("up", "draining"):  # 4a
+            raise _Decided("standby")
+        self._enforce(walk, self._mac_source(walk))  # 5, 6
+        self._enforce(walk, guards.ip_source(walk.port, walk.seen))  # 7
+        self._enforce(walk, guards.neighbour(walk.port, walk.octets, walk.seen, self._may_name(walk)))  # 8
+        self._enforce(walk, guards.server(walk.port, walk.seen))  # 9
+        known = self.fdb.find((walk.segment, walk.destination), walk.now)  # 10
+        to = self.ports.get(known.port) if known else None
+        vid = to.vid_of(walk.segment) if to else None
+        if walk.followed_by_tag and vid == 0:  # 3
+            raise _Decided("vlan_denied")
+        self._enforce(walk, self._arrival(walk, known is not None))  # 11
+        if reply := self._answer(walk):  # 12
+            return reply
+        self.fdb.learn(  # 13
+            (walk.segment, walk.source), walk.port, walk.now, lambda: self.rates.take(walk.port, {"learn": 1}, walk.now)
+        )
+        if known and known.port == walk.port.number:  # 14
+            raise _Decided("hairpin")
+        if to and walk.port.isolated and to.isolated:
+            raise _Decided("isolated")
+        if walk.l3_bytes > self.segments[walk.segment].mtu:  # 15
+            raise _Decided("mtu_exceeded")
+        if to and vid is not None and not self._may_depart(walk, to, vid):
+            raise _Decided("rate_limited")
+        if known:  # 16
+            if to is None or vid is None or not to.can_receive or (walk.port.uplink and to.uplink):
+                raise _Decided("no_destination")
+            return Outcome("forwarded", walk.segment, ((to.number, walk.copy(vid)),))
+        if not is_group(walk.destination) and self.segments[walk.segment].drop_unknown:  # 17
+            raise _Decided("unknown_unicast")
+        return self._flood(walk)  # 18
+
+    def _enforce(self, walk: _Walk, reasons: Iterable[str]) -> None:
+        """One stage of what a port has asked for itself: it drops, or in shadow counts that it would."""
+        for reason in reasons:
+            if not walk.port.shadow:
+                raise _Decided(reason)
+            walk.shadowed.append((walk.segment, reason))
+            return
+
+    def _parse(self, walk: _Walk) -> None:
+        octets = walk.octets
+        walk.ethernet = outer = headers.ethernet(octets, TAGS_OF_ETHERNET)
+        walk.l3_bytes = len(octets) - outer.payload
+        if walk.gso_size:
+            walk.l3_bytes = headers.segment_bytes(octets, outer.kind, outer.payload, walk.gso_size)
+        if not walk.port.inspected:
+            return
+        try:
+            walk.seen = guards.inspect(octets, headers.ethernet(octets, MOST_TAGS), walk.port)
+        except Malformed:
+            walk.unreadable = True
+            self._enforce(walk, ["malformed"])
+
+    def _keep_link_local(self, walk: _Walk) -> None:
+        if walk.ethernet.destination >> 4 == 0x0180C200000:
+            raise _Decided("to_host" if walk.port.uplink else "link_local")
+
+    def _classify(self, walk: _Walk) -> None:
+        tpid, tci = walk.ethernet.tags[0] if walk.ethernet.tags else (C_TAG, 0)
+        vid = tci & 0xFFF
+        segment = walk.port.tagged.get(vid) if vid else walk.port.untagged
+        if tpid != C_TAG or segment is None:
+            raise _Decided("to_host" if walk.port.uplink else "vlan_denied")
+        walk.segment = segment
+
+    def _mac_source(self, walk: _Walk) -> Iterator[str]:
+        """Steps 5 and 6."""
+        port, entry = walk.port, self.fdb.find((walk.segment, walk.source), walk.now)
+        if port.macs and not self._lists(walk, walk.source):
+            yield "src_mac_denied"
+        if entry is None or entry.origin == LEARNED or entry.port == port.number:
+            return
+        owner = self.ports.get(entry.port)
+        left = entry.origin == CLUSTER and port.migrating
+        if not left and not (port.uplink and owner and owner.migrating):
+            yield "src_mac_conflict"
+
+    def _lists(self, walk: _Walk, mac: int) -> bool:
+        entry = self.fdb.find((walk.segment, mac), walk.now)
+        return entry is not None and entry.listed and entry.port == walk.port.number
+
+    def _may_name(self, walk: _Walk) -> Callable[[int], bool]:
+        return lambda mac: mac == walk.source or (bool(walk.port.macs) and self._lists(walk, mac))
+
+    def _arrival(self, walk: _Walk, known: bool) -> Iterator[str]:
+        """Step 11."""
+        load = walk.load()
+        if not self.rates.take(
+            walk.port,
+            {"in_bits": load.bits(tagged=bool(walk.ethernet.tags)), "in_packets": load.frames},
+            walk.now,
+        ):
+            yield "rate_limited"
+        kind = (
+            "broadcast" if walk.destination == BROADCAST else "multicast" if is_group(walk.destination) else "unknown"
+        )
+        if not known and not self.rates.take(walk.port, {kind: load.frames}, walk.now):
+            yield "storm_limited"
+
+    def _answer(self, walk: _Walk) -> Outcome | None:
+        """Step 12; None: it is not asked for, or not known here and now."""
+        l3 = walk.ethernet.payload
+        asks = {ARP: arp_question, IPV6: nd_question}.get(walk.ethernet.kind)
+        if asks is None or walk.unreadable or walk.port.uplink or walk.followed_by_tag or walk.gso_size:
+            return None
+        address = asks(walk.octets, l3) if is_group(walk.destination) else None
+        to = owner(self.ports.values(), walk.segment, address) if address else None
+        if to is None or to is walk.port or not to.can_receive or (walk.port.isolated and to.isolated):
+            return None
+        mac = next(iter(to.macs)).to_bytes(6, "big")
+        message = (arp_answer if walk.ethernet.kind == ARP else nd_answer)(walk.octets, l3, mac)
+        vid, load = walk.tci & 0xFFF, Load(1, 14 + len(message))
+        if not self._may_have(walk.port, load, vid, walk.now):
+            raise _Decided("rate_limited")
+        answer = addressed(walk.octets, mac, walk.tci, message, walk.octets[l3 - 2 : l3])
+        return Outcome("replied", walk.segment, ((walk.port.number, answer),))
+
+    def _may_depart(self, walk: _Walk, to: Port, vid: int) -> bool:
+        """The rate of step 15, for one copy."""
+        return self._may_have(to, walk.load(), vid, walk.now)
+
+    def _may_have(self, to: Port, load: Load, vid: int, now: int) -> bool:
+        return self.rates.take(to, {"out_bits": load.bits(tagged=vid != 0), "out_packets": load.frames}, now)
+
+    def _flood(self, walk: _Walk) -> Outcome:
+        copies, lost = [], []
+        for to in self.ports.values():
+            vid = to.vid_of(walk.segment)
+            if vid is None or to is walk.port or not to.can_receive:
+                continue
+            if (walk.port.isolated and to.isolated) or (walk.port.uplink and to.uplink):
+                continue
+            if walk.followed_by_tag and vid == 0:
+                continue
+            copy = walk.copy(vid)
+            if self._may_depart(walk, to, vid):
+                copies.append((to.number, copy))
+            else:
+                lost.append((to.number, len(copy)))
+        return Outcome("flooded", walk.segment, tuple(copies), tuple(lost))
