@@ -164,6 +164,14 @@ fuzz: ## Compare the loaded programs with the reference switch: FRAMES=1000000, 
 	@$(MAKE) setup >&2
 	@PYTHONPATH=tests exec $(PY) -m fuzz --frames $(FRAMES) $(if $(SEED),--seed $(SEED))
 
+SECONDS := 600
+
+.PHONY: soak
+soak: ## Tenants with traffic while all that can change does, SECONDS=600 long, from SEED=…; root
+	$(need_root)
+	@$(MAKE) setup
+	@exec $(PY) tests/scale/soak.py $(SECONDS) $(SEED)
+
 .PHONY: clean
 clean: ## Remove what the other targets made, .venv too
 	@rm -rf .venv dist build $(BYTECODE)
