@@ -227,50 +227,67 @@ static __always_inline int vx_reply(struct __sk_buff *skb, struct vx_frame *f, _
 	return VX_FATE(VX_REPLIED, VX_REASON_NONE);
 }
 
-/* What follows an ARP message stays: the padding of a frame of 60 bytes. */
-static __always_inline int vx_answer_arp(struct __sk_buff *skb, struct vx_frame *f)
+/* Turns a request into the reply. The MAC that answers, or 0: nobody does. */
+static __always_inline __u64 vx_answer_arp(struct __sk_buff *skb, const struct vx_frame *f,
+					   struct vx_arp_message *arp)
 {
 	struct vx_neighbour_key key = { .family = 4 };
-	struct vx_arp_message arp;
 	__u64 mac;
 
-	if (!vx_read_arp(skb, f, &arp))
-		return VX_GO_ON;
-	__builtin_memcpy(key.octets, &arp.target_ip, sizeof(arp.target_ip));
+	if (!vx_read_arp(skb, f, arp))
+		return 0;
+	__builtin_memcpy(key.octets, &arp->target_ip, sizeof(arp->target_ip));
 	mac = vx_mac_for(f, &key);
-	if (!mac)
-		return VX_GO_ON;
-	vx_make_arp_reply(f, &arp, mac);
-	return vx_reply(skb, f, mac, &arp, sizeof(arp), skb->len - f->l3);
+	if (mac)
+		vx_make_arp_reply(f, arp, mac);
+	return mac;
 }
 
-static __always_inline int vx_answer_nd(struct __sk_buff *skb, struct vx_frame *f)
+/* The same for a solicitation, all of whose bytes are 0 beforehand. */
+static __always_inline __u64 vx_answer_nd(struct __sk_buff *skb, const struct vx_frame *f,
+					  struct vx_nd_message *nd)
 {
 	struct vx_neighbour_key key = { .family = 6 };
-	struct vx_nd_message nd = {};
 	__u64 mac;
 
-	if (!vx_read_nd(skb, f, &nd))
-		return VX_GO_ON;
-	__builtin_memcpy(key.octets, &nd.target, sizeof(nd.target));
+	if (!vx_read_nd(skb, f, nd))
+		return 0;
+	__builtin_memcpy(key.octets, &nd->target, sizeof(nd->target));
 	mac = vx_mac_for(f, &key);
-	if (!mac)
-		return VX_GO_ON;
-	vx_make_advertisement(&nd, mac);
-	return vx_reply(skb, f, mac, &nd, VX_NA_BYTES, VX_NA_BYTES);
+	if (mac)
+		vx_make_advertisement(nd, mac);
+	return mac;
 }
 
-/* Step 12. */
+/* What follows an ARP message stays: the padding of a frame of 60 bytes. */
+static __always_inline int vx_answer_question(struct __sk_buff *skb, struct vx_frame *f)
+{
+	union {
+		struct vx_arp_message arp;
+		struct vx_nd_message nd;
+	} message = {};
+	__u32 size = VX_NA_BYTES;
+	__u32 bytes = VX_NA_BYTES;
+	__u64 mac;
+
+	if (f->ethertype == ETH_P_ARP) {
+		mac = vx_answer_arp(skb, f, &message.arp);
+		size = sizeof(message.arp);
+		bytes = skb->len - f->l3;
+	} else {
+		mac = vx_answer_nd(skb, f, &message.nd);
+	}
+	return mac ? vx_reply(skb, f, mac, &message, size, bytes) : VX_GO_ON;
+}
+
+/* Step 12. The first test spares known unicast all of it, the second whoever has no neighbours. */
 static __always_inline int vx_answer(struct __sk_buff *skb, struct vx_frame *f)
 {
 	if (!vx_is_group(f->destination) || !(f->segment.flags & VX_SEGMENT_NEIGHBOURS) ||
-	    vx_is_uplink(&f->from) || f->followed_by_tag || skb->gso_size)
+	    vx_is_uplink(&f->from) || f->followed_by_tag || skb->gso_size ||
+	    !(f->ethertype == ETH_P_ARP || f->ethertype == ETH_P_IPV6))
 		return VX_GO_ON;
-	if (f->ethertype == ETH_P_ARP)
-		return vx_answer_arp(skb, f);
-	if (f->ethertype == ETH_P_IPV6)
-		return vx_answer_nd(skb, f);
-	return VX_GO_ON;
+	return vx_answer_question(skb, f);
 }
 
 #endif /* VX_ANSWER_H */

@@ -22,6 +22,7 @@ from support.frames import (
     NA,
     NS,
     RS,
+    UDP,
     arp,
     checksum,
     ethernet,
@@ -30,7 +31,6 @@ from support.frames import (
     link_layer,
     mac,
     nd,
-    raw,
     udp,
     vlan,
 )
@@ -132,6 +132,11 @@ def padded(inside: L3) -> L3:
     return L3(inside.ethertype, inside.data.ljust(46, b"."))
 
 
+def _first_word(inside: L3, word: bytes) -> L3:
+    """Another version, traffic class and flow label."""
+    return L3(inside.ethertype, word + inside.data[4:])
+
+
 @rows(
     _answered("ARP", asks(request()), ARP_ANSWER),
     _answered("ARP with padding", asks(padded(request())), ethernet(mac(1), mac(2), padded(reply()))),
@@ -150,6 +155,7 @@ def padded(inside: L3) -> L3:
         asks(solicitation(source="fe80::1")),
         ethernet(mac(1), mac(2), advertisement(asker="fe80::1")),
     ),
+    _answered("ND with a traffic class and a flow", asks(_first_word(solicitation(), b"\x6e\x01\x23\x45")), ND_ANSWER),
     _answered(
         "a target of all ones",
         asks(solicitation("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff")),
@@ -350,8 +356,9 @@ def _spoil(inside: L3) -> L3:
     return L3(inside.ethertype, bytes(data))
 
 
-def _version(inside: L3) -> L3:
-    return L3(inside.ethertype, b"\x40" + inside.data[1:])
+def _next_header(inside: L3, protocol: int) -> L3:
+    """All else as it was, also the checksum."""
+    return L3(inside.ethertype, inside.data[:6] + bytes([protocol]) + inside.data[7:])
 
 
 MULTICAST_TARGET = "ff02::ab:cdef"
@@ -366,7 +373,7 @@ MESSAGE = nd(NS, ASKED_6)
             ("of an unknown address", solicitation(UNKNOWN_6)),
             ("an advertisement", solicitation(message=_kind(MESSAGE, NA))),
             ("another type", solicitation(message=nd(RS))),
-            ("no ICMPv6", solicitation(message=raw(59, MESSAGE.data))),
+            ("no ICMPv6", _next_header(solicitation(), UDP)),
             ("routed", hop_limit(solicitation(), 254)),
             ("a code", solicitation(message=_code(MESSAGE))),
             ("a wrong checksum", _spoil(solicitation(ASKED_6, link_layer(1, mac(1))))),
@@ -374,6 +381,8 @@ MESSAGE = nd(NS, ASKED_6)
             ("to the group of another address", solicitation(destination=group_of(UNKNOWN_6))),
             ("to the address itself", solicitation(destination=ASKED_6)),
             ("to another scope's group", solicitation(destination="ff05::1:ffab:cdef")),
+            ("to a group of another kind", solicitation(destination="ff02::2:ffab:cdef")),
+            ("to a group of a longer prefix", solicitation(destination="ff02:0:1::1:ffab:cdef")),
             ("from a group", solicitation(source="ff02::1")),
             ("of another sender", solicitation(ASKED_6, link_layer(1, mac(77)))),
             ("of another sender, second", solicitation(ASKED_6, NONCE, link_layer(1, mac(77)))),
@@ -387,7 +396,7 @@ MESSAGE = nd(NS, ASKED_6)
             ("cut off", L3(0x86DD, solicitation().data[:-1])),
             ("an option cut off", L3(0x86DD, solicitation(ASKED_6, NONCE).data[:-1])),
             ("of a group", solicitation(MULTICAST_TARGET)),
-            ("another version", _version(solicitation())),
+            ("another version", _first_word(solicitation(), b"\x40\0\0\0")),
             *(
                 (f"behind header {header}", hop_limit(ipv6(MESSAGE, destination=group_of(ASKED_6), extensions=(e,))))
                 for header, e in (
