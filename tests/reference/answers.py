@@ -76,9 +76,9 @@ def nd_answer(octets: bytes, l3: int, mac: bytes) -> bytes:
 
 
 def owner(ports: Iterable[Port], segment: int, address: bytes) -> Port | None:
-    """Who is named for an address: the only port that lists it, unless it leaves open by which MAC, or is a router."""
+    """Who is named for an address: the only port that lists it, in earnest and with one MAC, unless it is a router."""
     listing = [port for port in ports if segment in port.segments and _lists(port, address)]
-    if len(listing) != 1 or len(listing[0].macs) != 1 or listing[0].tagged:
+    if len(listing) != 1 or len(listing[0].macs) != 1 or listing[0].tagged or listing[0].shadow:
         return None
     router = listing[0].trusted and len(address) == 16 and ip_address(address).is_link_local
     return None if router else listing[0]

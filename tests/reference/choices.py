@@ -34,8 +34,9 @@ Rates (steps 11 and 15)
 Answers (step 12)
 - Asked is by broadcast ARP of IPv4 over Ethernet, and by NS to the target's solicited-node group, as RFC 4861, 7.1.1,
   wants it, with no extension headers and at most 16 bytes of options. Anything else is for the hosts to judge.
-- Named is the only port that lists an address, by the only MAC that it lists; not a trunk, not a router's link-local
-  address, not the asker's own, and nobody whom the asker could not reach: down, without a device, both isolated.
+- Named is the only port that lists an address, by the only MAC that it lists; not a trunk or one in shadow, not a
+  router's link-local address, not the asker's own, and nobody whom the asker could not reach: down, without a device,
+  both isolated.
 - Uplinks are not answered, and neither is who names another MAC than the frame's own.
 - An answer is a copy that the asker's port gets: it costs its rate of departure. Nothing is learned from the question.
 

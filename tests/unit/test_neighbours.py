@@ -15,7 +15,7 @@ from vxagent.core.tables import NeighbourRow, RowKey, SegmentFlag, SegmentRow, T
 from vxagent.datapath.abi import Verdict
 from vxagent.datapath.fake import Frame
 from vxagent.model.device import Device
-from vxagent.model.port import Mode, Port
+from vxagent.model.port import Enforce, Mode, Port
 from vxagent.model.segment import Segment
 
 DEVICES = {f"tap{n}": n for n in range(1, 5)}
@@ -97,6 +97,15 @@ def test_a_port_that_does_not_say_who_has_the_address_is_not_named(sim: Sim, fie
 def test_an_internal_port_is_named_if_it_lists(sim: Sim) -> None:
     attach(sim, "host0", mode=Mode.INTERNAL, macs=MACS[:1], ips=(ADDRESS,))
     assert named(sim) == {ADDRESS: 0x020000000002}
+
+
+def test_what_a_port_in_shadow_lists_is_on_trial(sim: Sim) -> None:
+    attach(sim, "tap2", macs=MACS[:1], ips=(ADDRESS,), enforce=Enforce.SHADOW)
+    assert not answered(sim)
+    sim.change(methodcaller("set_port", "tap2", enforce=Enforce.ON))
+    assert answered(sim)
+    sim.change(methodcaller("set_port", "tap2", enforce=Enforce.SHADOW))
+    assert not answered(sim)
 
 
 def test_a_router_says_itself_that_it_is_one(sim: Sim) -> None:

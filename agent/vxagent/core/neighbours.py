@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from ipaddress import IPv6Network, ip_address
 
-from vxagent.model.port import Mode, Port
+from vxagent.model.port import Enforce, Mode, Port
 
 _ROUTERS = IPv6Network("fe80::/10")
 
@@ -64,8 +64,8 @@ def _can_be_named(port: Port, address: str) -> bool:
     """Whether the port says by which MAC, and in which one segment, its VM has the address.
 
     That of an IPv6 router is its own to say: it has to add that it is one, or hosts use it no longer (RFC 4861,
-    7.3.3). Routers go by link-local addresses, and are on trusted ports.
+    7.3.3). Routers go by link-local addresses, and are on trusted ports. What a port in shadow lists is on trial.
     """
-    if port.mode is Mode.TRUNK or len(port.macs) != 1:
+    if port.mode is Mode.TRUNK or len(port.macs) != 1 or port.enforce is Enforce.SHADOW:
         return False
     return not (port.trusted and ip_address(address) in _ROUTERS)
