@@ -10,8 +10,9 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 #   python3-venv     .venv                  python3-bpfcc            the compiler of bpf/
 #   linux-libc-dev   <linux/*.h> for bpf/   gcc libc6-dev            the test of abi.h against abi.py
 #   clang-format     make check             iproute2 iputils-ping    the lab and the tests in it
-#   iperf3           make demo
-PACKAGES := python3-venv python3-bpfcc linux-libc-dev gcc libc6-dev clang-format iproute2 iputils-ping iperf3
+#   iperf3           make demo              dnsmasq-base isc-dhcp-client   the tests of leases
+PACKAGES := python3-venv python3-bpfcc linux-libc-dev gcc libc6-dev clang-format iproute2 iputils-ping iperf3 \
+    dnsmasq-base isc-dhcp-client
 
 PY := .venv/bin/python
 # The tree's path is part of the name: a copied tree sets itself up anew instead of running the old one's code.

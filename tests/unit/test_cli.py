@@ -307,7 +307,7 @@ def test_every_option_of_attach_reaches_the_port(blue: Vxagent) -> None:
     ran = blue(
         "port attach tap1 --id vm1 --segment blue --mac 02-00-00-00-00-0A --mac 02:00:00:00:00:0b --ip 10.0.0.1 "
         "--ip fd00::/64 --isolated --trusted --hook tc --max-macs 5 --rate-in 0.1Gbit --rate-out 1000pps "
-        "--learn-rate 7 --storm-broadcast 10 --storm-multicast 20 --storm-unknown 30 --enforce shadow"
+        "--learn-rate 7 --storm-broadcast 10 --storm-multicast 20 --storm-unknown 30 --dhcp-snoop --enforce shadow"
     )
     assert (ran.code, ran.out, ran.err) == (0, "port vm1 attached\n", "")
     port = json.loads(blue("port show vm1 --json").out)
@@ -316,20 +316,22 @@ def test_every_option_of_attach_reaches_the_port(blue: Vxagent) -> None:
     assert (port["hook_asked"], port["max_macs"], port["learn_rate"]) == ("tc", 5, 7)
     assert (port["rate_in"], port["rate_out"]) == ("100Mbit", "1kpps")
     assert [port[f"storm_{kind}"] for kind in ("broadcast", "multicast", "unknown")] == [10, 20, 30]
-    assert port["enforce"] == "shadow"
+    assert (port["dhcp_snoop"], port["enforce"]) == (True, "shadow")
 
 
 def test_every_option_of_set_reaches_the_port_and_lists_are_replaced(blue: Vxagent) -> None:
     assert json.loads(blue("port show tap0 --json").out)["enforce"] == "on"
     blue("port set tap0 --mac 02:00:00:00:00:01 --ip 10.0.0.1 --isolated --trusted --hook tc --max-macs 5")
-    blue("port set tap0 --enforce shadow")
-    assert json.loads(blue("port list --json").out)[0]["enforce"] == "shadow"
+    blue("port set tap0 --dhcp-snoop --enforce shadow")
+    [shown, *_] = json.loads(blue("port list --json").out)
+    assert (shown["dhcp_snoop"], shown["enforce"]) == (True, "shadow")
+    assert blue("port set tap0 --no-dhcp-snoop") == Ran(0, "port tap0 changed\n", "")
     assert blue("port set tap0 --mac 02:00:00:00:00:02 --no-isolated --no-trusted --hook auto --enforce on").err == ""
     assert blue("port set tap0 --ip 10.0.0.2").err == ""
     port = json.loads(blue("port show tap0 --json").out)
     assert (port["macs"], port["ips"]) == (["02:00:00:00:00:02"], ["10.0.0.2"])
     assert (port["isolated"], port["trusted"], port["hook_asked"]) == (False, False, "auto")
-    assert port["enforce"] == "on"
+    assert (port["dhcp_snoop"], port["enforce"]) == (False, "on")
     assert blue("port set tap0 --no-mac --no-ip") == Ran(0, "port tap0 changed\n", "")
     assert blue("port set tap0 --no-mac") == Ran(0, "port tap0 is so already\n", "")
     port = json.loads(blue("port show tap0 --json").out)

@@ -112,6 +112,7 @@ rate_out = "1Gbit,100kpps"
 storm_broadcast = 100
 storm_multicast = 200
 storm_unknown = 300
+dhcp_snoop = true
 enforce = "shadow"
 
 [[port]]
@@ -135,7 +136,7 @@ CONTENTS = Contents(
             id="vm0", ifname="tap0", mode=Mode.TRUNK, trunk=(("blue", 10),), native="red", macs=("02:00:00:00:00:01",),
             ips=("10.0.0.1", "fd00::/64"), isolated=True, trusted=True, hook=Hook.TC, max_macs=5,
             rate_in=Rate(bits=10**8), rate_out=Rate(bits=10**9, packets=10**5), storm_broadcast=100,
-            storm_multicast=200, storm_unknown=300, enforce=Enforce.SHADOW,
+            storm_multicast=200, storm_unknown=300, dhcp_snoop=True, enforce=Enforce.SHADOW,
         ),
         Port(id="host0", ifname="host0", mode=Mode.INTERNAL, segment="blue"),
     ),
@@ -244,6 +245,7 @@ def contents(draw: st.DrawFn) -> Contents:
         "rate_in": st.none() | st.builds(Rate, bits=st.integers(1_000, 10**12)),
         "rate_out": st.none() | st.builds(Rate, bits=st.integers(1_000, 10**12), packets=st.integers(1, 10**9)),
         "storm_unknown": st.none() | st.integers(1, 10**9), "enforce": st.sampled_from(Enforce),
+        "dhcp_snoop": st.booleans(),
     }  # fmt: skip
     access = st.builds(Port, segment=NAMES, mode=st.sampled_from([Mode.ACCESS, Mode.INTERNAL]), **common)
     trunk = st.builds(

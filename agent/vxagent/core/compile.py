@@ -93,6 +93,8 @@ def _segment_rows(state: State, neighbours: Neighbours, name: str) -> Rows:
         flags |= SegmentFlag.DROP_UNKNOWN
     if neighbours.has_any(name):
         flags |= SegmentFlag.NEIGHBOURS
+    if neighbours.has_leases(name):
+        flags |= SegmentFlag.LEASES
     row = SegmentRow(
         handle=handle,
         slots=state.numbers.top(f"slot/{name}"),
@@ -120,6 +122,7 @@ def _port_rows(state: State, port: Port) -> Rows:
         (replace(limits, out_bits=0, out_packets=0, learn=0) != LimitsRow(), PortFlag.LIMITED_IN),
         (bool(limits.out_bits or limits.out_packets), PortFlag.LIMITED_OUT),
         (port.enforce is Enforce.SHADOW, PortFlag.SHADOW),
+        (port.dhcp_snoop, PortFlag.SNOOPED),
     ):
         if wanted:
             flags |= flag

@@ -121,6 +121,14 @@ class FlushFdb:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndLeases:
+    """Remove the leases of a port, in one segment or all. Has no inverse: the VM asks its server again."""
+
+    port: int
+    segment: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClearCounters:
     """Forget what objects that are gone have counted, so that who gets their numbers next starts at zero.
     Has no inverse; therefore it comes last.
@@ -138,7 +146,17 @@ class ClearCounters:
 
 
 Effect = (
-    Save | PutRow | DeleteRow | MakeInternal | RemoveInternal | SetDevice | Attach | Detach | FlushFdb | ClearCounters
+    Save
+    | PutRow
+    | DeleteRow
+    | MakeInternal
+    | RemoveInternal
+    | SetDevice
+    | Attach
+    | Detach
+    | FlushFdb
+    | EndLeases
+    | ClearCounters
 )
 
 

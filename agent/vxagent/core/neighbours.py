@@ -43,9 +43,13 @@ class Neighbours:
         """
         return self._named.get((segment, address))
 
+    def has_leases(self, segment: str) -> bool:
+        """Whether the data plane may add rows of this segment: a port in it is held to its leases."""
+        return segment in self._leasing
+
     def has_any(self, segment: str) -> bool:
         """Whether there are, or the data plane may add, rows of this segment."""
-        return segment in self._segments
+        return segment in self._segments or segment in self._leasing
 
     @cached_property
     def _named(self) -> dict[Claim, Port]:
@@ -58,6 +62,10 @@ class Neighbours:
     @cached_property
     def _segments(self) -> frozenset[str]:
         return frozenset(segment for segment, _ in self._named)
+
+    @cached_property
+    def _leasing(self) -> frozenset[str]:
+        return frozenset(segment for port in self._ports if port.dhcp_snoop for segment, _ in port.memberships)
 
 
 def _can_be_named(port: Port, address: str) -> bool:

@@ -18,6 +18,7 @@ from vxagent.core.effects import (
     Detach,
     Document,
     Effect,
+    EndLeases,
     FlushFdb,
     InternalPair,
     MakeInternal,
@@ -132,6 +133,9 @@ class _Planner:
         for port in (old, new):
             for segment, address in claims_of(port) if port is not None else ():
                 self.touched["neighbour", f"{segment}/{address}"] = None
+                self.touched["segment", segment] = None
+        if old is not None and new is not None and old.dhcp_snoop != new.dhcp_snoop:
+            for segment, _ in new.memberships:
                 self.touched["segment", segment] = None
 
     def _release_numbers(self) -> None:
@@ -272,8 +276,14 @@ def _places(rows: Rows) -> dict[tuple[int, int], int]:
     }
 
 
+def _is_snooped(rows: Rows, port: int) -> bool:
+    """Whether these rows hold the port to its leases."""
+    row = rows.get((Table.PORTS, port))
+    return isinstance(row, PortRow) and PortFlag.SNOOPED in row.flags
+
+
 def _consequences(was: Rows, now: Rows) -> list[Effect]:
-    """Learned entries and counters that nobody may inherit."""
+    """Learned entries, leases and counters that nobody may inherit."""
     effects: list[Effect] = []
     for (table, handle), row in was.items():
         if table is Table.PORTS and isinstance(row, PortRow):
@@ -281,7 +291,9 @@ def _consequences(was: Rows, now: Rows) -> list[Effect]:
             if after is None:
                 effects.append(FlushFdb(port=handle))
                 effects.append(ClearCounters(port=handle, counters=(row.counter_none,)))
-            elif isinstance(after, PortRow) and PortFlag.MAC_LOCKED & after.flags & ~row.flags:
+            if _is_snooped(was, handle) and not _is_snooped(now, handle):
+                effects.append(EndLeases(port=handle))
+            if isinstance(after, PortRow) and PortFlag.MAC_LOCKED & after.flags & ~row.flags:
                 effects.append(FlushFdb(port=handle))
         elif table is Table.SEGMENTS and (table, handle) not in now:
             effects.append(FlushFdb(segment=handle))
@@ -291,6 +303,8 @@ def _consequences(was: Rows, now: Rows) -> list[Effect]:
         if (port, segment) not in kept:
             if (Table.PORTS, port) in now:
                 effects.append(FlushFdb(port=port, segment=segment))
+                if _is_snooped(was, port):
+                    effects.append(EndLeases(port=port, segment=segment))
             effects.append(ClearCounters(port=port, segment=segment, counters=(counter,)))
     return effects
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
-from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, FlushFdb, PutRow
+from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, EndLeases, FlushFdb, PutRow
 from vxagent.core.tables import Origin, Rows
 from vxagent.datapath.abi import DropKind
 
@@ -72,6 +73,17 @@ class Learning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """An address that a DHCP server has given to a port. left_s: how long it lasts; None: for ever."""
+
+    segment: int
+    port: int
+    address: IPv4Address | IPv6Address
+    mac: int
+    left_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """A record of the event ring; `type` is an `abi.EventType`, `time_ns` of bpf_ktime_get_ns."""
 
@@ -117,12 +129,15 @@ class Datapath(Protocol):
     def flush(self, effect: FlushFdb) -> int:
         """Remove learned entries and lift holds on them; return how many entries."""
 
+    def end_leases(self, effect: EndLeases) -> None:
+        """Remove a port's leases."""
+
     def clear_counters(self, effect: ClearCounters) -> None:
         """Forget a port's counters."""
 
     def age(self) -> int:
-        """Remove learned entries that are older than settings.ageing_ns, and put each port's count of
-        learned entries right; return how many were removed."""
+        """Remove learned entries that are older than settings.ageing_ns and leases that count no more, and put
+        each port's counts of both right; return how many entries were removed."""
 
     def rows(self) -> Rows:
         """The rows that the kernel holds (of `fdb` and `neighbours` those of the agent's)."""
@@ -144,6 +159,12 @@ class Datapath(Protocol):
 
     def learning(self, handles: Sequence[int]) -> list[Learning]:
         """What these ports have learned, in that order."""
+
+    def leases(self) -> list[Lease]:
+        """The leases of all ports that have not run out."""
+
+    def refused_leases(self, handles: Sequence[int]) -> list[int]:
+        """How many leases there was no room for, of these ports, in that order."""
 
     def events(self) -> list[Event]:
         """Take the records that wait in the event ring."""

@@ -13,15 +13,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, FlushFdb, PutRow
+from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, EndLeases, FlushFdb, PutRow
 from vxagent.core.tables import Row, RowKey, Rows, Table
 from vxagent.datapath import abi, bpf, bpf_link, bpffs, codec, maps, programs, source
 from vxagent.datapath.attachments import Attachments, Clsact, ClsactAttachments, TcxAttachments
-from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Traffic
+from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Lease, Traffic
 from vxagent.datapath.bpf_map import Map, MapType
 from vxagent.datapath.bytecode import Bytecode
 from vxagent.datapath.counters import Counters
 from vxagent.datapath.fdb_map import FdbMap
+from vxagent.datapath.lease_map import LeaseMap
 from vxagent.datapath.pins import Pins
 from vxagent.datapath.programs import Generation
 from vxagent.datapath.ring import RingReader
@@ -39,6 +40,7 @@ class _Objects:
     maps: dict[str, Map]
     attachments: Attachments
     fdb: FdbMap
+    leases: LeaseMap
     counters: Counters
     ring: RingReader
     generation: Generation | None = None
@@ -175,9 +177,13 @@ class BpfDatapath:
         """Remove learned entries; return how many."""
         return self._now.fdb.flush(effect.segment, effect.port)
 
+    def end_leases(self, effect: EndLeases) -> None:
+        """Remove a port's leases."""
+        self._now.leases.end(effect.port, effect.segment)
+
     def clear_counters(self, effect: ClearCounters) -> None:
-        """Forget what a port, a segment or both counted together; of a port alone also what it learned
-        and took out of its buckets."""
+        """Forget what a port, a segment or both counted together; of a port alone also what it learned,
+        how many leases it has and had to do without, and what it took out of its buckets."""
         counters = self._now.counters
         counters.clear_traffic(effect.counters)
         if effect.port or effect.segment:
@@ -185,9 +191,11 @@ class BpfDatapath:
         if effect.port and not effect.segment:
             self._now.fdb.clear_learning(effect.port)
             counters.clear_buckets(effect.port)
+            counters.clear_leases(effect.port)
 
     def age(self) -> int:
-        """Remove learned entries that are too old, put the counts of learned entries right."""
+        """Remove learned entries that are too old and leases that count no more, put the counts of both right."""
+        self._now.leases.sweep()
         return self._now.fdb.age(self._ageing_ns())
 
     def rows(self) -> Rows:
@@ -222,6 +230,14 @@ class BpfDatapath:
         """What these ports have learned, in that order."""
         return self._now.counters.learning(handles)
 
+    def leases(self) -> list[Lease]:
+        """The leases of all ports that have not run out."""
+        return list(self._now.leases.entries())
+
+    def refused_leases(self, handles: Sequence[int]) -> list[int]:
+        """How many leases there was no room for, of these ports, in that order."""
+        return self._now.counters.refused_leases(handles)
+
     def events(self) -> list[Event]:
         """Take the records that wait in the event ring."""
         return [_event(record) for record in self._now.ring.read()]
@@ -241,6 +257,7 @@ class BpfDatapath:
                 maps=opened,
                 attachments=self._attachments(opened[Table.DEVICES]),
                 fdb=FdbMap(opened["fdb"], opened["moves"], opened["learning"], opened["forgotten"]),
+                leases=LeaseMap(opened),
                 counters=Counters(opened),
                 ring=RingReader(opened["events"]),
             )

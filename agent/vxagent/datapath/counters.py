@@ -19,7 +19,7 @@ Value = bytes | memoryview
 
 
 class Counters:
-    """The traffic, drops, learning, forgotten and buckets maps. Methods read, but for those that say clear."""
+    """The traffic, drops, learning, forgotten, buckets and leases maps. Methods read, but for those that say clear."""
 
     def __init__(self, shared: Mapping[str, Map]) -> None:
         self._traffic = shared["traffic"]
@@ -27,6 +27,8 @@ class Counters:
         self._learning = shared["learning"]
         self._forgotten = shared["forgotten"]
         self._buckets = shared["buckets"]
+        self._leases = shared["leases"]
+        self._refused_leases = shared["leases_refused"]
 
     def traffic(self, counters: Sequence[int]) -> list[Traffic]:
         """Sums for these indices, in that order; zeroes for one beyond the map."""
@@ -41,6 +43,15 @@ class Counters:
         learned = _pick(self._learning, handles, abi.LEARNING.unpack)
         forgotten = _pick(self._forgotten, handles, _number)
         return list(map(_learning, learned, forgotten))
+
+    def refused_leases(self, handles: Sequence[int]) -> list[int]:
+        """How many leases there was no room for, of these ports, in that order."""
+        return _pick(self._refused_leases, handles, _number)
+
+    def clear_leases(self, port: int) -> None:
+        """A port holds none, and was refused none."""
+        for counted in (self._leases, self._refused_leases):
+            counted.update(codec.U32.pack(port), codec.U64.pack(0))
 
     def clear_traffic(self, counters: Sequence[int]) -> None:
         """Zero these indices."""

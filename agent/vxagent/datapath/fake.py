@@ -8,10 +8,10 @@ and 12 to 18 by looking at rows alone; of 13 not what goes by the clock, the rat
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
-from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, FlushFdb, PutRow
+from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, EndLeases, FlushFdb, PutRow
 from vxagent.core.tables import (
     FdbFlag,
     FdbRow,
@@ -36,7 +36,7 @@ from vxagent.core.tables import (
     vid_key,
 )
 from vxagent.datapath.abi import Reason, Verdict
-from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Traffic
+from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Lease, Traffic
 from vxagent.errors import HostError
 
 _NS = 1_000_000_000
@@ -102,6 +102,7 @@ class FakeDatapath:
         self.learned: dict[int, _Learned] = {}
         self.programs: dict[int, int] = {}
         self.drop_counts: dict[tuple[int, int, int], int] = {}
+        self.given: dict[int, Lease] = {}
         self.queue: list[Event] = []
 
     # The agent's side
@@ -125,6 +126,7 @@ class FakeDatapath:
         self.learned.clear()
         self.programs.clear()
         self.drop_counts.clear()
+        self.given.clear()
         self.opened = False
 
     def put(self, effect: PutRow) -> None:
@@ -162,6 +164,12 @@ class FakeDatapath:
             del self.learned[key]
         return len(gone)
 
+    def end_leases(self, effect: EndLeases) -> None:
+        """See Datapath."""
+        for key, lease in list(self.given.items()):
+            if lease.port == effect.port and effect.segment in (None, lease.segment):
+                del self.given[key]
+
     def clear_counters(self, effect: ClearCounters) -> None:
         """See Datapath."""
         if effect.port or effect.segment:
@@ -171,6 +179,7 @@ class FakeDatapath:
 
     def age(self) -> int:
         """See Datapath."""
+        self.given = {key: lease for key, lease in self.given.items() if self._counts(lease)}
         gone = [key for key, entry in self.learned.items() if self._aged(entry)]
         for key in gone:
             del self.learned[key]
@@ -217,6 +226,15 @@ class FakeDatapath:
         """See Datapath."""
         return [Learning(entries=self._held(handle)) for handle in handles]
 
+    def leases(self) -> list[Lease]:
+        """See Datapath."""
+        now = ((lease, lease.left_s) for lease in self.given.values() if self._counts(lease))
+        return [replace(lease, left_s=None if until is None else until - self.now_s) for lease, until in now]
+
+    def refused_leases(self, handles: Sequence[int]) -> list[int]:
+        """See Datapath."""
+        return [0 for _ in handles]
+
     def events(self) -> list[Event]:
         """See Datapath."""
         taken, self.queue = self.queue, []
@@ -229,6 +247,11 @@ class FakeDatapath:
                 raise HostError("the fake was told to fail here")
 
     # The data plane's side
+
+    def lease(self, lease: Lease) -> None:
+        """A DHCP server says so."""
+        until = None if lease.left_s is None else self.now_s + lease.left_s
+        self.given[neighbour_key(lease.segment, lease.address)] = replace(lease, left_s=until)
 
     def forward(self, ifindex: int, frame: Frame) -> Outcome:
         """What becomes of a frame that comes in on this device; the source is learned where it should be."""
@@ -293,14 +316,25 @@ class FakeDatapath:
             raise _Dropped(Reason.SRC_MAC_DENIED)
         if isinstance(row, FdbRow) and row.port != port.handle:
             raise _Dropped(Reason.SRC_MAC_CONFLICT)
-        if PortFlag.IP_LOCKED in port.flags and frame.ip is not None and not self._may_use(port.handle, frame.ip):
+        locked = (PortFlag.IP_LOCKED | PortFlag.SNOOPED) & port.flags
+        if locked and frame.ip is not None and not self._may_use(port, segment, frame.src, frame.ip):
             raise _Dropped(Reason.SRC_IP_DENIED)
 
-    def _may_use(self, port: int, address: IPv4Address | IPv6Address) -> bool:
+    def _may_use(self, of: PortRow, segment: int, mac: int, address: IPv4Address | IPv6Address) -> bool:
         if address.is_unspecified or address in _LINK_LOCAL:
             return True
+        lease = self.given.get(neighbour_key(segment, address))
+        if lease is not None and PortFlag.SNOOPED in of.flags and self._counts(lease):
+            return (lease.port, lease.mac) == (of.handle, mac)
+        port = of.handle
         around = (ip_network((address, length), strict=False) for length in range(address.max_prefixlen + 1))
         return any(address_key(port, network) in self.table for network in around)
+
+    def _counts(self, lease: Lease) -> bool:
+        """Of those in `given`, whose left_s is a time."""
+        port = self._port(lease.port)
+        in_force = port is not None and PortFlag.SNOOPED in port.flags
+        return in_force and (lease.left_s is None or lease.left_s > self.now_s)
 
     def _is_answered(self, port: PortRow, segment: int, frame: Frame) -> bool:
         row = self.table.get((Table.SEGMENTS, segment))

@@ -79,6 +79,7 @@ class Port:
         rate_out: of all that it gets, or None.
         storm_broadcast, storm_multicast, storm_unknown: frames a second that it brings to everybody, to groups
             and to unknown stations, or None.
+        dhcp_snoop: it may use what it lists and what DHCP servers lease to it.
         enforce: of its guards (MACs, IPs, DHCP servers and RAs) and of the limits of what it brings.
         applied: made by `apply`.
 
@@ -104,6 +105,7 @@ class Port:
     storm_broadcast: int | None = None
     storm_multicast: int | None = None
     storm_unknown: int | None = None
+    dhcp_snoop: bool = False
     enforce: Enforce = Enforce.ON
     applied: bool = False
 

@@ -108,6 +108,7 @@ class PortView(Answer):
         egress_failed: frames for the VM that its device took and lost.
         rate_in, rate_out: in canonical form, such as "100Mbit" or "1Gbit,100kpps"; null: no limit.
         storm_broadcast, storm_multicast, storm_unknown: frames a second; null: no limit.
+        dhcp_snoop: it may use what it lists and what DHCP servers lease to it.
         enforce: "on", or "shadow": what guards and limits refuse is counted and goes on.
     """
 
@@ -126,6 +127,7 @@ class PortView(Answer):
     storm_broadcast: int | None
     storm_multicast: int | None
     storm_unknown: int | None
+    dhcp_snoop: bool
     enforce: Enforce
     rx_packets: int
     rx_bytes: int
@@ -133,6 +135,15 @@ class PortView(Answer):
     tx_bytes: int
     drops: int
     egress_failed: int
+
+
+class LeaseView(Answer):
+    """An address that a DHCP server has given to a port's VM; expires_s null: for ever."""
+
+    ip: str
+    mac: str
+    segment: str
+    expires_s: float | None
 
 
 class PortDetail(PortView):
@@ -145,6 +156,8 @@ class PortDetail(PortView):
         limited, moved, full: frames whose source was not learned for the quota or the rate; MACs that came
             from another port; frames whose source was not learned because the FDB was full.
         held: MACs that it contended for, until they were held where they had been.
+        leases: what DHCP servers have leased to it, where it is held to that.
+        leases_refused: leases that there was no room for.
         verdicts: frames from the VM by verdict.
         copies: frames made out of them.
         drops_by_reason: frames from the VM that were dropped.
@@ -161,6 +174,8 @@ class PortDetail(PortView):
     moved: int
     full: int
     held: int
+    leases: list[LeaseView]
+    leases_refused: int
     verdicts: dict[str, int]
     copies: int
     drops_by_reason: dict[str, int]

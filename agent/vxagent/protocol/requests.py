@@ -119,6 +119,7 @@ class PortAttach(Request):
     storm_broadcast: Storm | None = None
     storm_multicast: Storm | None = None
     storm_unknown: Storm | None = None
+    dhcp_snoop: bool = False
     enforce: Enforce = Enforce.ON
 
     def model(self) -> Port:
@@ -149,6 +150,7 @@ class PortAttach(Request):
             storm_broadcast=self.storm_broadcast,
             storm_multicast=self.storm_multicast,
             storm_unknown=self.storm_unknown,
+            dhcp_snoop=self.dhcp_snoop,
             enforce=self.enforce,
         )
 
@@ -175,6 +177,7 @@ class PortAttach(Request):
             storm_broadcast=port.storm_broadcast,
             storm_multicast=port.storm_multicast,
             storm_unknown=port.storm_unknown,
+            dhcp_snoop=port.dhcp_snoop,
             enforce=port.enforce,
         )
 
@@ -200,6 +203,7 @@ class PortSet(Request):
     storm_broadcast: Storm | UnsetType | None = UNSET
     storm_multicast: Storm | UnsetType | None = UNSET
     storm_unknown: Storm | UnsetType | None = UNSET
+    dhcp_snoop: bool | UnsetType = UNSET
     enforce: Enforce | UnsetType = UNSET
 
     def changes(self) -> dict[str, object]:

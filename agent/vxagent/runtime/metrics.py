@@ -111,6 +111,7 @@ class _SwitchCollector(Collector):
         ids = list(state.ports)
         learning = self._datapath.learning([state.handle_of_port(port_id) for port_id in ids])
         yield from _learning(ids, learning)
+        yield from _leases(state, self._datapath)
         yield _counter(
             "vxagent_port_egress_failed_packets",
             "Frames for the VM that its device took and lost.",
@@ -223,6 +224,24 @@ def _learning(ids: Sequence[str], learning: Sequence[Learning]) -> Iterator[Metr
         "MACs that the port contended for, until they were held where they had been.",
         port,
         [((i,), has.held) for i, has in pairs],
+    )
+
+
+def _leases(state: State, datapath: Datapath) -> Iterator[Metric]:
+    ids = [port.id for port in state.ports.values() if port.dhcp_snoop]
+    handles = [state.handle_of_port(port_id) for port_id in ids]
+    held = Counter(lease.port for lease in datapath.leases()) if ids else Counter[int]()
+    yield _gauge(
+        "vxagent_port_leases",
+        "Addresses that DHCP servers have leased to a port that is held to them.",
+        ("port",),
+        [((i,), held[handle]) for i, handle in zip(ids, handles, strict=True)],
+    )
+    yield _counter(
+        "vxagent_port_leases_refused",
+        "Leases that there was no room for.",
+        ("port",),
+        [((i,), refused) for i, refused in zip(ids, datapath.refused_leases(handles), strict=True)],
     )
 
 

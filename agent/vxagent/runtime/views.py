@@ -25,6 +25,7 @@ from vxagent.model.segment import Segment
 from vxagent.protocol.answers import (
     DropView,
     FdbView,
+    LeaseView,
     MembershipView,
     PortDetail,
     PortView,
@@ -183,11 +184,28 @@ def port_detail(
         moved=learning.moved,
         full=learning.full,
         held=learning.held,
+        leases=_leases(state, datapath, handle) if port.dhcp_snoop else [],
+        leases_refused=datapath.refused_leases([handle])[0],
         verdicts=dict(zip(VERDICTS, sums.verdicts, strict=True)),
         copies=sums.copies,
         drops_by_reason=by_reason(drops.get(handle, [])),
         shadow_drops=by_reason(drops_by_port(counted, DropKind.SHADOW).get(handle, [])),
     )
+
+
+def _leases(state: State, datapath: Datapath, port: int) -> list[LeaseView]:
+    """The leases of a port, by segment and address."""
+    segments = state.names("segment")
+    held = [lease for lease in datapath.leases() if lease.port == port and lease.segment in segments]
+    return [
+        LeaseView(
+            ip=str(lease.address),
+            mac=int_to_mac(lease.mac),
+            segment=segments[lease.segment],
+            expires_s=None if lease.left_s is None else round(lease.left_s, 1),
+        )
+        for lease in sorted(held, key=lambda lease: (segments[lease.segment], lease.address.version, lease.address))
+    ]
 
 
 def _port(state: State, port: Port, sums: Sums, egress_failed: int) -> PortView:
@@ -207,6 +225,7 @@ def _port(state: State, port: Port, sums: Sums, egress_failed: int) -> PortView:
         storm_broadcast=port.storm_broadcast,
         storm_multicast=port.storm_multicast,
         storm_unknown=port.storm_unknown,
+        dhcp_snoop=port.dhcp_snoop,
         enforce=port.enforce,
         rx_packets=sums.rx_packets,
         rx_bytes=sums.rx_bytes,

@@ -55,6 +55,10 @@ Isolated = Annotated[
     bool | None, typer.Option("--isolated/--no-isolated", help="No frames between two isolated ports.")
 ]
 Trusted = Annotated[bool | None, typer.Option("--trusted/--no-trusted", help="May serve DHCP and send RAs.")]
+DhcpSnoop = Annotated[
+    bool | None,
+    typer.Option("--dhcp-snoop/--no-dhcp-snoop", help="It may use what it lists and what DHCP servers lease to it."),
+]
 HookOption = Annotated[Hook | None, typer.Option("--hook", help="Where its program may run.")]
 MaxMacs = Annotated[int | None, typer.Option("--max-macs", metavar="N", help="MACs that it may have learned.")]
 LearnRate = Annotated[
@@ -105,6 +109,7 @@ def attach(
     storm_broadcast: StormBroadcast = None,
     storm_multicast: StormMulticast = None,
     storm_unknown: StormUnknown = None,
+    dhcp_snoop: DhcpSnoop = None,
     enforce: EnforceOption = None,
 ) -> None:
     """Plug in a port: access (--segment), trunk (--trunk) or the host itself (--internal)."""
@@ -122,7 +127,7 @@ def attach(
         id=id_,
         **_options(segment, trunk, native, mac, ip, isolated, trusted, hook, max_macs, learn_rate),
         **_limits(rate_in, rate_out, storm_broadcast, storm_multicast, storm_unknown),
-        **given(enforce=enforce),
+        **given(dhcp_snoop=dhcp_snoop, enforce=enforce),
     )
     body = cleared(body, learn_rate=no_learn_rate)  # the one limit that there is unless it is taken away
     answer = agent(ctx).change("POST", "v1", "ports", body=body)
@@ -158,13 +163,14 @@ def set_(
     no_storm_multicast: Annotated[bool, typer.Option("--no-storm-multicast", help="No such limit.")] = False,
     storm_unknown: StormUnknown = None,
     no_storm_unknown: Annotated[bool, typer.Option("--no-storm-unknown", help="No such limit.")] = False,
+    dhcp_snoop: DhcpSnoop = None,
     enforce: EnforceOption = None,
 ) -> None:
     """Change a port live. A list replaces the one there was."""
     changes = _options(segment, trunk, native, mac, ip, isolated, trusted, hook, max_macs, learn_rate)
     limits = _limits(rate_in, rate_out, storm_broadcast, storm_multicast, storm_unknown)
     body = cleared(
-        {**changes, **limits, **given(enforce=enforce)},
+        {**changes, **limits, **given(dhcp_snoop=dhcp_snoop, enforce=enforce)},
         native=no_native,
         mac=no_mac,
         ip=no_ip,
