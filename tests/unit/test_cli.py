@@ -222,7 +222,7 @@ PORT_KEYS = "id ifname state mode segments macs ips hook isolated trusted rx_pac
 @pytest.mark.parametrize(
     ("line", "keys"),
     [
-        ("segment list", "name tenant vlan vni mtu unknown_unicast ports"),
+        ("segment list", "name tenant vlan vni mtu unknown_unicast multicast_snooping ports"),
         ("port list", PORT_KEYS),
         ("uplink list", "ifname state hook rx_packets tx_packets"),
         ("fdb list", "segment tenant mac port vtep origin age_s held_s"),
@@ -406,13 +406,13 @@ def test_an_internal_port_is_named_by_its_device(blue: Vxagent) -> None:
 
 
 def test_every_option_of_a_segment_is_set_and_cleared(blue: Vxagent) -> None:
-    blue("segment set red --tenant evil --vlan 20 --vni 5020 --mtu 9000 --unknown-unicast drop")
+    blue("segment set red --tenant evil --vlan 20 --vni 5020 --mtu 9000 --unknown-unicast drop --multicast-snooping")
     segment = json.loads(blue("segment show red --json").out)
     assert (segment["tenant"], segment["vlan"], segment["vni"]) == ("evil", 20, 5020)
-    assert (segment["mtu"], segment["unknown_unicast"]) == (9000, "drop")
-    assert blue("segment set red --no-vlan --no-vni").out == "segment red changed\n"
+    assert (segment["mtu"], segment["unknown_unicast"], segment["multicast_snooping"]) == (9000, "drop", True)
+    assert blue("segment set red --no-vlan --no-vni --no-multicast-snooping").out == "segment red changed\n"
     segment = json.loads(blue("segment show red --json").out)
-    assert (segment["vlan"], segment["vni"], segment["mtu"]) == (None, None, 9000)
+    assert (segment["vlan"], segment["vni"], segment["mtu"], segment["multicast_snooping"]) == (None, None, 9000, False)
 
 
 def test_what_is_there_can_be_taken_away_once(blue: Vxagent) -> None:

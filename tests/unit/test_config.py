@@ -87,6 +87,7 @@ vlan = 10
 vni = 5010
 mtu = 9000
 unknown_unicast = "drop"
+multicast_snooping = true
 
 [[segment]]
 name = "red"
@@ -127,7 +128,15 @@ port = "eth1"
 
 CONTENTS = Contents(
     segments=(
-        Segment(name="blue", tenant="acme", vlan=10, vni=5010, mtu=9000, unknown_unicast=UnknownUnicast.DROP),
+        Segment(
+            name="blue",
+            tenant="acme",
+            vlan=10,
+            vni=5010,
+            mtu=9000,
+            unknown_unicast=UnknownUnicast.DROP,
+            multicast_snooping=True,
+        ),
         Segment(name="red", tenant="acme"),
     ),
     uplinks=(Uplink(ifname="eth1", hook=Hook.TC),),
@@ -233,6 +242,7 @@ def contents(draw: st.DrawFn) -> Contents:
                 Segment, name=NAMES, tenant=NAMES, vlan=st.none() | st.integers(1, 4094),
                 vni=st.none() | st.integers(1, 1 << 20), mtu=st.integers(576, 65535),
                 unknown_unicast=st.sampled_from(UnknownUnicast),
+                multicast_snooping=st.booleans(),
             ),
             max_size=4, unique_by=lambda s: s.name,
         )

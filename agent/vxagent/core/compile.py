@@ -95,6 +95,8 @@ def _segment_rows(state: State, neighbours: Neighbours, name: str) -> Rows:
         flags |= SegmentFlag.NEIGHBOURS
     if neighbours.has_leases(name):
         flags |= SegmentFlag.LEASES
+    if segment.multicast_snooping:
+        flags |= SegmentFlag.GROUPS
     row = SegmentRow(
         handle=handle,
         slots=state.numbers.top(f"slot/{name}"),

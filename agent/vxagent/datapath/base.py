@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
@@ -84,6 +84,33 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Somebody behind a port has joined a group of a segment."""
+
+    segment: int
+    port: int
+    group: IPv4Address | IPv6Address
+    expires_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Multicast:
+    """What IGMP, MLD and PIM have told.
+
+    Attributes:
+        groups: memberships that have not run out.
+        routers: (segment, port): a multicast router is behind it.
+        refused: (segment, port) → joins for which there was no room.
+        queriers: segment → seconds for which one still counts as alive (0: none), for IPv4 and for IPv6.
+    """
+
+    groups: list[Group]
+    routers: set[tuple[int, int]]
+    refused: dict[tuple[int, int], int]
+    queriers: dict[int, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """A record of the event ring; `type` is an `abi.EventType`, `time_ns` of bpf_ktime_get_ns."""
 
@@ -136,8 +163,8 @@ class Datapath(Protocol):
         """Forget a port's counters."""
 
     def age(self) -> int:
-        """Remove learned entries that are older than settings.ageing_ns and leases that count no more, and put
-        each port's counts of both right; return how many entries were removed."""
+        """Remove learned entries that are older than settings.ageing_ns, leases that count no more and memberships that
+        have run out, and put each port's counts of the first two right; return how many entries were removed."""
 
     def rows(self) -> Rows:
         """The rows that the kernel holds (of `fdb` and `neighbours` those of the agent's)."""
@@ -165,6 +192,9 @@ class Datapath(Protocol):
 
     def refused_leases(self, handles: Sequence[int]) -> list[int]:
         """How many leases there was no room for, of these ports, in that order."""
+
+    def multicast(self, places: Mapping[tuple[int, int], int]) -> Multicast:
+        """What is known of groups; `places`: (segment, port) → index into `traffic`, of all ports to be told of."""
 
     def events(self) -> list[Event]:
         """Take the records that wait in the event ring."""

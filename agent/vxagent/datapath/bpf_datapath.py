@@ -8,20 +8,21 @@ at any point, the agent leaves programs that work, and the next `open` clears up
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, EndLeases, FlushFdb, PutRow
-from vxagent.core.tables import Row, RowKey, Rows, Table
+from vxagent.core.tables import MembershipRow, Row, RowKey, Rows, SegmentFlag, SegmentRow, Table
 from vxagent.datapath import abi, bpf, bpf_link, bpffs, codec, maps, programs, source
 from vxagent.datapath.attachments import Attachments, Clsact, ClsactAttachments, TcxAttachments
-from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Lease, Traffic
+from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Lease, Multicast, Traffic
 from vxagent.datapath.bpf_map import Map, MapType
 from vxagent.datapath.bytecode import Bytecode
 from vxagent.datapath.counters import Counters
 from vxagent.datapath.fdb_map import FdbMap
+from vxagent.datapath.groups import GroupMaps
 from vxagent.datapath.lease_map import LeaseMap
 from vxagent.datapath.pins import Pins
 from vxagent.datapath.programs import Generation
@@ -41,6 +42,7 @@ class _Objects:
     attachments: Attachments
     fdb: FdbMap
     leases: LeaseMap
+    groups: GroupMaps
     counters: Counters
     ring: RingReader
     generation: Generation | None = None
@@ -143,7 +145,8 @@ class BpfDatapath:
             raise HostError(f"cannot remove {self._pins.root}: {exc.strerror}", "run as root") from exc
 
     def put(self, effect: PutRow) -> None:
-        """Write one row. Limits that change begin with full buckets."""
+        """Write one row. Limits that change begin with full buckets, and with no memberships what is new to groups."""
+        self._begin(effect)
         if effect.table is Table.FDB:
             self._now.fdb.put(effect.key, effect.row)
         else:
@@ -194,8 +197,10 @@ class BpfDatapath:
             counters.clear_leases(effect.port)
 
     def age(self) -> int:
-        """Remove learned entries that are too old and leases that count no more, put the counts of both right."""
+        """Remove learned entries that are too old, leases that count no more and memberships that have run out, put
+        the counts of the first two right."""
         self._now.leases.sweep()
+        self._now.groups.sweep()
         return self._now.fdb.age(self._ageing_ns())
 
     def rows(self) -> Rows:
@@ -238,6 +243,10 @@ class BpfDatapath:
         """How many leases there was no room for, of these ports, in that order."""
         return self._now.counters.refused_leases(handles)
 
+    def multicast(self, places: Mapping[tuple[int, int], int]) -> Multicast:
+        """What is known of groups."""
+        return self._now.groups.read(places)
+
     def events(self) -> list[Event]:
         """Take the records that wait in the event ring."""
         return [_event(record) for record in self._now.ring.read()]
@@ -258,6 +267,7 @@ class BpfDatapath:
                 attachments=self._attachments(opened[Table.DEVICES]),
                 fdb=FdbMap(opened["fdb"], opened["moves"], opened["learning"], opened["forgotten"]),
                 leases=LeaseMap(opened),
+                groups=GroupMaps(opened),
                 counters=Counters(opened),
                 ring=RingReader(opened["events"]),
             )
@@ -319,6 +329,17 @@ class BpfDatapath:
     def _is_leased(self, key: int) -> bool:
         value = self._now.maps[Table.NEIGHBOURS].lookup(codec.encode_key(Table.NEIGHBOURS, key))
         return value is not None and codec.is_leased(value)
+
+    def _begin(self, effect: PutRow) -> None:
+        """What the programs know of groups is not the new place's, nor that of a segment that was not snooped."""
+        match effect:
+            case PutRow(table=Table.SLOTS, row=MembershipRow() as row, old=old):
+                if not isinstance(old, MembershipRow) or (old.port, old.counter) != (row.port, row.counter):
+                    self._now.groups.begin_place(row.counter)
+            case PutRow(table=Table.SEGMENTS, row=SegmentRow() as segment, old=old):
+                before = old.flags if isinstance(old, SegmentRow) else SegmentFlag(0)
+                if SegmentFlag.GROUPS & segment.flags & ~before:
+                    self._now.groups.begin_segment(effect.key)
 
     def _rows_of(self, table: Table) -> Iterator[tuple[RowKey, Row]]:
         opened = self._now.maps[table]

@@ -7,7 +7,7 @@ and 12 to 18 by looking at rows alone; of 13 not what goes by the clock, the rat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
@@ -36,7 +36,7 @@ from vxagent.core.tables import (
     vid_key,
 )
 from vxagent.datapath.abi import Reason, Verdict
-from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Lease, Traffic
+from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Lease, Multicast, Traffic
 from vxagent.errors import HostError
 
 _NS = 1_000_000_000
@@ -90,6 +90,7 @@ class FakeDatapath:
         now_s: the time; a test moves it.
         fail_at: raise HostError at the n-th row or attach effect from now (0: never).
         missing: ifindexes that cannot be attached to.
+        known: what IGMP and MLD are to have told; frames of the fake do not follow it.
     """
 
     def __init__(self) -> None:
@@ -104,6 +105,7 @@ class FakeDatapath:
         self.drop_counts: dict[tuple[int, int, int], int] = {}
         self.given: dict[int, Lease] = {}
         self.queue: list[Event] = []
+        self.known = Multicast(groups=[], routers=set(), refused={}, queriers={})
 
     # The agent's side
 
@@ -234,6 +236,15 @@ class FakeDatapath:
     def refused_leases(self, handles: Sequence[int]) -> list[int]:
         """See Datapath."""
         return [0 for _ in handles]
+
+    def multicast(self, places: Mapping[tuple[int, int], int]) -> Multicast:
+        """See Datapath."""
+        return Multicast(
+            groups=[group for group in self.known.groups if (group.segment, group.port) in places],
+            routers=self.known.routers & places.keys(),
+            refused={place: self.known.refused.get(place, 0) for place in places},
+            queriers={segment: self.known.queriers.get(segment, (0.0, 0.0)) for segment, _ in places},
+        )
 
     def events(self) -> list[Event]:
         """See Datapath."""

@@ -37,6 +37,7 @@ class Segment:
         vni: its VNI on the overlay, or None.
         mtu: bytes of L3 that its frames may have.
         unknown_unicast: flood or drop.
+        multicast_snooping: multicast goes where IGMP and MLD say, instead of everywhere.
         applied: made by `apply`, so a later `apply` may remove it.
 
     Raises:
@@ -49,6 +50,7 @@ class Segment:
     vni: int | None = None
     mtu: int = DEFAULT_MTU
     unknown_unicast: UnknownUnicast = UnknownUnicast.FLOOD
+    multicast_snooping: bool = False
     applied: bool = False
 
     def __post_init__(self) -> None:

@@ -77,13 +77,34 @@ class SegmentView(Answer):
     vni: int | None
     mtu: int
     unknown_unicast: str
+    multicast_snooping: bool
     ports: list[str]
 
 
+class GroupView(Answer):
+    """Somebody behind a port or uplink has joined a group; in `expires_s` it counts as having left."""
+
+    group: str
+    port: str
+    expires_s: float
+
+
 class SegmentDetail(SegmentView):
-    """A segment as `segment show` shows it."""
+    """A segment as `segment show` shows it.
+
+    Attributes:
+        queriers: "ipv4", "ipv6": seconds for which there still counts one as alive; null: there is none, and
+            multicast of that family goes everywhere.
+        router_ports: ports and uplinks that get every group, because a multicast router is behind them.
+        groups: who has joined which.
+        joins_refused: joins for which there was no room.
+    """
 
     uplinks: list[str]
+    queriers: dict[str, float | None]
+    router_ports: list[str]
+    groups: list[GroupView]
+    joins_refused: int
     fdb_entries: dict[str, int]
     rx_packets: int
     rx_bytes: int

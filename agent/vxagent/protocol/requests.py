@@ -59,6 +59,7 @@ class SegmentAdd(Request):
     vni: Vni | None = None
     mtu: Mtu = DEFAULT_MTU
     unknown_unicast: UnknownUnicast = UnknownUnicast.FLOOD
+    multicast_snooping: bool = False
 
     def model(self) -> Segment:
         """The segment. Raises Invalid."""
@@ -69,6 +70,7 @@ class SegmentAdd(Request):
             vni=self.vni,
             mtu=self.mtu,
             unknown_unicast=self.unknown_unicast,
+            multicast_snooping=self.multicast_snooping,
         )
 
     @classmethod
@@ -81,6 +83,7 @@ class SegmentAdd(Request):
             vni=segment.vni,
             mtu=segment.mtu,
             unknown_unicast=segment.unknown_unicast,
+            multicast_snooping=segment.multicast_snooping,
         )
 
 
@@ -92,6 +95,7 @@ class SegmentSet(Request):
     vni: Vni | UnsetType | None = UNSET
     mtu: Mtu | UnsetType = UNSET
     unknown_unicast: UnknownUnicast | UnsetType = UNSET
+    multicast_snooping: bool | UnsetType = UNSET
 
     def changes(self) -> dict[str, object]:
         """Fields of Segment → new value."""

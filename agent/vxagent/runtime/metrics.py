@@ -29,6 +29,7 @@ from vxagent.datapath.maps import Sizes
 from vxagent.errors import VxagentError
 from vxagent.model.port import PortState
 from vxagent.runtime.loop import Agent
+from vxagent.runtime.multicast import read_multicast, snooped
 from vxagent.runtime.views import VERDICTS, VERSION
 
 PLACE = ("port", "segment", "tenant")
@@ -112,6 +113,7 @@ class _SwitchCollector(Collector):
         learning = self._datapath.learning([state.handle_of_port(port_id) for port_id in ids])
         yield from _learning(ids, learning)
         yield from _leases(state, self._datapath)
+        yield from _multicast(state, self._datapath)
         yield _counter(
             "vxagent_port_egress_failed_packets",
             "Frames for the VM that its device took and lost.",
@@ -242,6 +244,38 @@ def _leases(state: State, datapath: Datapath) -> Iterator[Metric]:
         "Leases that there was no room for.",
         ("port",),
         [((i,), refused) for i, refused in zip(ids, datapath.refused_leases(handles), strict=True)],
+    )
+
+
+def _multicast(state: State, datapath: Datapath) -> Iterator[Metric]:
+    names = {state.handle_of_segment(name): name for name in snooped(state)}
+    ports = state.names("port")
+    known = read_multicast(state, datapath, names.values())
+    groups = Counter(group.segment for group in known.groups)
+
+    def samples(values: Iterable[tuple[int, int]]) -> Samples:
+        return [((names[at], state.segments[names[at]].tenant), value) for at, value in values]
+
+    yield _gauge(
+        "vxagent_segment_multicast_groups",
+        "Memberships in multicast groups, one for each port and group.",
+        ("segment", "tenant"),
+        samples((at, groups[at]) for at in names),
+    )
+    yield _gauge(
+        "vxagent_segment_multicast_queriers",
+        "Families, of IPv4 and IPv6, of which a querier is alive; multicast of the others goes everywhere.",
+        ("segment", "tenant"),
+        samples((at, sum(map(bool, known.queriers.get(at, ())))) for at in names),
+    )
+    yield _counter(
+        "vxagent_port_multicast_joins_refused",
+        "Joins for which there was no room, so that the port gets every group for a while.",
+        PLACE,
+        [
+            ((ports[port], names[at], state.segments[names[at]].tenant), refused)
+            for (at, port), refused in known.refused.items()
+        ],
     )
 
 

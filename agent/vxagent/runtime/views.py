@@ -33,6 +33,7 @@ from vxagent.protocol.answers import (
     SegmentView,
     UplinkView,
 )
+from vxagent.runtime.multicast import group_views, queriers, read_multicast, router_ports
 
 VERSION = version("vxagent")
 PORT_BATCH = 256
@@ -117,9 +118,14 @@ def segment_detail(state: State, datapath: Datapath, name: str) -> SegmentDetail
     drops = [drop for drop in datapath.drops() if drop.segment == handle and drop.kind == DropKind.FRAME]
     sums = add_up(datapath.traffic(counters), drops)
     origins = Counter(entry.origin for entry in datapath.fdb(segment=handle))
+    known = read_multicast(state, datapath, [name] if segment.multicast_snooping else [])
     return SegmentDetail(
         **asdict(_segment(segment, ports_by_segment(state).get(name, []))),
         uplinks=sorted(state.uplinks) if segment.vlan is not None else [],
+        queriers=queriers(known, handle),
+        router_ports=router_ports(state, known),
+        groups=group_views(state, known),
+        joins_refused=sum(known.refused.values()),
         fdb_entries={label: origins[origin] for origin, label in ORIGINS.items()},
         rx_packets=sums.rx_packets,
         rx_bytes=sums.rx_bytes,
@@ -146,6 +152,7 @@ def _segment(segment: Segment, ports: list[str]) -> SegmentView:
         vni=segment.vni,
         mtu=segment.mtu,
         unknown_unicast=segment.unknown_unicast,
+        multicast_snooping=segment.multicast_snooping,
         ports=ports,
     )
 

@@ -40,6 +40,11 @@ Unknown = Annotated[
     typer.Option("--unknown-unicast", help="What becomes of frames to MACs that the switch does not know."),
 ]
 
+Snooping = Annotated[
+    bool | None,
+    typer.Option("--multicast-snooping/--no-multicast-snooping", help="Multicast goes where IGMP and MLD say."),
+]
+
 
 @app.command("add")
 def add(
@@ -50,9 +55,10 @@ def add(
     vni: Vni = None,
     mtu: Mtu = None,
     unknown_unicast: Unknown = None,
+    multicast_snooping: Snooping = None,
 ) -> None:
     """Add a segment."""
-    body = given(name=name, tenant=tenant, vlan=vlan, vni=vni, mtu=mtu, unknown_unicast=unknown_unicast)
+    body = given(name=name, tenant=tenant, **_options(vlan, vni, mtu, unknown_unicast, multicast_snooping))
     answer = agent(ctx).change("POST", "v1", "segments", body=body)
     say(answer, f"segment {name} added", f"segment {name} is there already")
 
@@ -68,9 +74,10 @@ def set_(
     no_vni: Annotated[bool, typer.Option("--no-vni", help="It has no VNI any more.")] = False,
     mtu: Mtu = None,
     unknown_unicast: Unknown = None,
+    multicast_snooping: Snooping = None,
 ) -> None:
     """Change a segment live."""
-    changes = given(tenant=tenant, vlan=vlan, vni=vni, mtu=mtu, unknown_unicast=unknown_unicast)
+    changes = given(tenant=tenant, **_options(vlan, vni, mtu, unknown_unicast, multicast_snooping))
     body = cleared(changes, vlan=no_vlan, vni=no_vni)
     answer = agent(ctx).change("PATCH", "v1", "segments", name, body=body)
     say(answer, f"segment {name} changed", f"segment {name} is so already")
@@ -92,3 +99,14 @@ def list_(ctx: typer.Context, as_json: AsJson = False) -> None:
 def show(ctx: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Show one segment with its traffic."""
     show_object(ctx, "v1", "segments", name, as_json=as_json)
+
+
+def _options(
+    vlan: int | None,
+    vni: int | None,
+    mtu: int | None,
+    unknown_unicast: UnknownUnicast | None,
+    multicast_snooping: bool | None,
+) -> dict[str, object]:
+    """The options that `add` and `set` share, those that were given."""
+    return given(vlan=vlan, vni=vni, mtu=mtu, unknown_unicast=unknown_unicast, multicast_snooping=multicast_snooping)
