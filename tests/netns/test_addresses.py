@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterator
 
@@ -19,7 +18,7 @@ import pytest
 
 from support import frames
 from support.frames import BROADCAST, L3, NA, NS, RA, arp, ethernet, ipv4, ipv6, link_layer, nd, udp
-from support.hearing import ports_of, who_hears
+from support.hearing import marked, ports_of, who_hears
 from support.ipv6 import address_6, echoes, speak_ipv6
 from support.lan import AMOUNT, Lan, assert_connected, running_lan
 from vxagent.lab.ping import ping
@@ -28,8 +27,6 @@ from vxagent.lab.vm import NIC, VethVm
 
 FOREIGN, FOREIGN_6, FOREIGN_MAC = "10.0.0.254", "2001:db8::254", frames.mac(254)
 LONG = 4000  # bytes of an echo request that goes in three fragments
-
-_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +47,6 @@ def locked(lan: Lan, segment: str, *ips: str) -> VethVm:
     vm = lan.veth(lan.unique("v"), None)
     lan.attach(vm.port, segment, mac=[vm.mac], ip=[vm.address, address_6(vm), *ips])
     return vm
-
-
-def marked(inside: L3) -> L3:
-    """Padded with what tells it from all others."""
-    return L3(inside.ethertype, inside.data + f"frame {next(_numbers)} ".encode().ljust(46, b"."))
 
 
 def octets(vm: VethVm) -> bytes:

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from support.frames import L3
 from support.lan import Lan
 from vxagent.lab.fabric import TRUNK, Fabric
 from vxagent.lab.frames import BROADCAST, EXPERIMENTAL, Frame, ethernet
@@ -65,6 +66,11 @@ def frame(
     """
     payload = f"frame {next(_numbers)} ".encode().ljust(size, b".")
     return ethernet(destination, source, ethertype, payload, tags=tags)
+
+
+def marked(inside: L3) -> L3:
+    """An L3 payload, padded with what tells it from all others."""
+    return L3(inside.ethertype, inside.data + f"frame {next(_numbers)} ".encode().ljust(46, b"."))
 
 
 def vlan(*vids: int) -> tuple[tuple[int, int], ...]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vxagent.lab.namespaces import Namespace
+from vxagent.lab.vm import VethVm
 
 SO_RCVBUFFORCE = 33
 UDP_GRO = 104  # <linux/udp.h>
@@ -91,11 +92,26 @@ class UdpSink:
 
 
 @contextmanager
+def flooding(sender: VethVm, address: str, mac: str) -> Iterator[None]:
+    """Meanwhile a process sends UDP to an address as fast as it can, which the VM believes to be behind that MAC."""
+    sender.set_neighbour(address, mac)
+    with _sending(sender.namespace, address, 9, 64, 1):
+        yield
+
+
+@contextmanager
 def blasting(sender: Namespace, sink: UdpSink, *, segments: int = 1) -> Iterator[None]:
     """Meanwhile a process sends to the sink as fast as it can, `segments` datagrams in each GSO frame."""
     address, port = sink.name
+    with _sending(sender, address, port, sink.size, segments):
+        yield
+
+
+@contextmanager
+def _sending(sender: Namespace, address: str, *numbers: int) -> Iterator[None]:
+    """`numbers` are the port and what else `blast.py` takes."""
     script = Path(__file__).with_name("blast.py")
-    process = sender.start(sys.executable, str(script), address, str(port), str(sink.size), str(segments))
+    process = sender.start(sys.executable, str(script), address, *map(str, numbers))
     try:
         yield
     finally:
