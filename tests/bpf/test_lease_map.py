@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+from ipaddress import ip_address
 
 import pytest
 
 from support.frames import mac
 from support.world import BLUE, RED, World, number
+from vxagent.core.effects import PutLease
 from vxagent.core.tables import PortFlag
 from vxagent.datapath.base import Lease
 from vxagent.datapath.lease_map import LeaseMap
@@ -53,6 +55,16 @@ def test_ends_those_of_a_port(world: World, leases: LeaseMap) -> None:
     assert held(leases) == {(6, BLUE): [OTHER]}
     leases.end(3)
     assert world.neighbour(BLUE, "10.0.0.3") is not None
+
+
+def test_puts_back_where_nothing_is(world: World, leases: LeaseMap) -> None:
+    for address, left_s in ((ADDRESS, 600), (ADDRESS_6, None), ("10.0.0.3", 600), (ADDRESS, 60)):
+        leases.put(PutLease(segment=BLUE, port=1, address=ip_address(address), mac=number(mac(1)), left_s=left_s))
+    lasts = {str(lease.address): lease.left_s for lease in leases.entries()}
+    assert lasts.keys() == {ADDRESS, ADDRESS_6}
+    assert lasts[ADDRESS_6] is None
+    assert (lasts[ADDRESS] or 0) > 500
+    assert world.leases(1) == 2
 
 
 def test_sweeps_what_counts_no_more(world: World, leases: LeaseMap) -> None:

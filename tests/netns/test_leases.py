@@ -170,6 +170,22 @@ def test_leases_come_without_an_agent_and_outlive_it(place: Place) -> None:
     assert all(place.reaches(family, address) for family, address in addresses.items())
 
 
+@pytest.mark.parametrize("by", ["the agent", "the command alone"])
+def test_leases_are_put_back_when_the_switch_starts_anew(place: Place, by: str) -> None:
+    """As after a reboot, which takes the kernel's tables as well."""
+    addresses = {family: place.ask(family).address() for family in (4, 6)}
+    agent = place.lan.agent
+    if by == "the command alone":
+        agent.kill()
+    agent.cli("down")
+    agent.up()
+    assert place.leased() == list(addresses.values())
+    for family, address in addresses.items():
+        assert place.reaches(family, address)
+        place.use(family, FOREIGN[family])
+        assert not place.reaches(family, FOREIGN[family])
+
+
 def test_a_lease_runs_out(place: Place) -> None:
     """The server's last word is a lease of some seconds, which dnsmasq does not give."""
     address = place.ask(4).address()

@@ -25,6 +25,7 @@ class Sim:
         self.store = FakeStore()
         self.executor = Executor(self.datapath, self.links, self.store)
         self.switch = Switch({}, host="hv1")
+        self.now = 0.0  # Unix time
         self.restart()
 
     def change(self, make: Callable[[Draft], T]) -> T:
@@ -39,7 +40,8 @@ class Sim:
     def restart(self) -> None:
         """The agent starts anew: from the store, the kernel's tables and the devices."""
         switch = Switch(self.store.load(), host="hv1")
-        plan = reconcile(switch, self.links.devices(), self.datapath.rows(), self.datapath.attached(), ageing_s=300)
+        rows, attached = self.datapath.rows(), self.datapath.attached()
+        plan = reconcile(switch, self.links.devices(), rows, attached, ageing_s=300, now=self.now)
         self.executor.run(plan.effects)
         switch.commit(plan)
         self.switch = switch

@@ -5,12 +5,15 @@ tap1 is in blue and held to its leases; DHCP has given it 10.0.0.50. A lease is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from operator import methodcaller
 
 import pytest
 
 from support.sim import Sim
+from vxagent.core.document import Contents
+from vxagent.core.switch import Draft
 from vxagent.core.tables import SegmentFlag, SegmentRow, Table
 from vxagent.datapath.abi import Reason
 from vxagent.datapath.base import Lease
@@ -18,6 +21,7 @@ from vxagent.datapath.fake import Frame
 from vxagent.model.device import Device
 from vxagent.model.port import Mode, Port
 from vxagent.model.segment import Segment
+from vxagent.runtime.leases import by_port
 from vxagent.runtime.views import port_detail
 
 MAC = 0x020000000001
@@ -124,6 +128,83 @@ def test_a_lease_runs_out(sim: Sim) -> None:
     sim.datapath.now_s += 601
     assert not may_use(sim, ADDRESS)
     assert held(sim) == []
+
+
+# --- over a time without the kernel's tables ------------------------------------------------------
+
+
+def keep(sim: Sim) -> None:
+    """The agent looks at the leases, as it does from time to time."""
+    seen = by_port(sim.switch.state, sim.datapath.leases(), sim.now)
+    sim.change(lambda draft: draft.leases_seen(seen))
+
+
+def pass_by(sim: Sim, seconds: float) -> None:
+    sim.now += seconds
+    sim.datapath.now_s += seconds
+
+
+def test_what_was_kept_is_there_after_a_reboot(sim: Sim) -> None:
+    give(sim, ADDRESS_6, seconds=None)
+    keep(sim)
+    pass_by(sim, 100)
+    sim.reboot()
+    assert may_use(sim, ADDRESS)
+    assert {str(lease.address): lease.left_s for lease in sim.datapath.leases()} == {ADDRESS: 500, ADDRESS_6: None}
+
+
+def test_what_has_run_out_by_then_is_not(sim: Sim) -> None:
+    keep(sim)
+    pass_by(sim, 600)
+    sim.reboot()
+    assert sim.datapath.given == {}
+
+
+def test_while_the_kernel_has_leases_it_knows_best(sim: Sim) -> None:
+    """One that was given back since is not put back."""
+    keep(sim)
+    sim.datapath.given.clear()
+    sim.restart()
+    assert held(sim) == []
+    keep(sim)
+    sim.reboot()
+    assert held(sim) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        methodcaller("detach_port", "tap1"),
+        methodcaller("set_port", "tap1", dhcp_snoop=False),
+        methodcaller("apply", Contents(segments=(Segment(name="blue", tenant="acme"),)), prune=True),
+    ],
+)
+def test_of_a_port_that_is_held_to_none_none_is_kept(sim: Sim, change: Callable[[Draft], object]) -> None:
+    keep(sim)
+    assert ("lease", "tap1") in sim.store.documents
+    sim.change(change)
+    assert ("lease", "tap1") not in sim.store.documents
+    sim.reboot()
+    assert held(sim) == []
+
+
+def test_none_is_put_back_where_the_port_is_no_more(sim: Sim) -> None:
+    keep(sim)
+    sim.change(methodcaller("set_port", "tap1", segment="red"))
+    sim.reboot()
+    assert sim.datapath.given == {}
+
+
+def test_a_lease_is_saved_when_it_changes_and_not_else(sim: Sim) -> None:
+    keep(sim)
+    saves = sim.store.saves
+    for seconds in (0.4, 0.4, 100):
+        pass_by(sim, seconds)
+        keep(sim)
+    assert sim.store.saves == saves
+    give(sim, ADDRESS, seconds=600)
+    keep(sim)
+    assert sim.store.saves == saves + 1
 
 
 def test_a_port_shows_its_leases(sim: Sim) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from ipaddress import IPv4Address
 from typing import TypeVar
 
 import pytest
@@ -16,7 +17,7 @@ from vxagent.core.effects import Attach, Detach
 from vxagent.core.state import internal_peer
 from vxagent.core.switch import Draft
 from vxagent.datapath.abi import EventType
-from vxagent.datapath.base import Event
+from vxagent.datapath.base import Event, Lease
 from vxagent.datapath.fake import FakeDatapath
 from vxagent.errors import HostError, Invalid, NotFound, Refused, StoreError
 from vxagent.model.device import Device
@@ -487,6 +488,62 @@ def test_stop_leaves_the_kernel_as_it_is_and_ends_everything() -> None:
     assert host.store.closed
     assert not host.datapath.opened
     assert threading.active_count() == 1
+
+
+async def _nothing(_: Agent) -> None:
+    """Start, and stop."""
+
+
+async def _leased(agent: Agent, host: Host) -> None:
+    """tap0 has 10.0.0.50 for ten minutes."""
+    await agent.change(lambda draft: draft.add_segment(BLUE))
+    await agent.change(lambda draft: draft.attach_port(replace(port(0), dhcp_snoop=True)))
+    host.datapath.lease(Lease(segment=1, port=1, address=IPv4Address("10.0.0.50"), mac=2, left_s=600))
+
+
+@pytest.mark.parametrize("end", [Agent.stop, Agent.down])
+def test_an_end_saves_the_leases_that_the_data_plane_has(end: Callable[[Agent], Awaitable[None]]) -> None:
+    host = Host(tap(0))
+
+    async def work(agent: Agent) -> None:
+        await _leased(agent, host)
+        await end(agent)
+
+    host.run(work)
+    leases = host.store.documents["lease", "tap0"]["leases"]
+    assert isinstance(leases, list)
+    [kept] = leases
+    assert (kept["ip"], kept["segment"]) == ("10.0.0.50", "blue")
+    assert abs(kept["expires"] - time.time() - 600) < 60
+    host.datapath.given.clear()
+    host.datapath.table.clear()
+    host.run(_nothing)
+    assert [str(lease.address) for lease in host.datapath.leases()] == ["10.0.0.50"]
+
+
+def test_leases_that_cannot_be_saved_hold_no_end_up(caplog: pytest.LogCaptureFixture) -> None:
+    host = Host(tap(0))
+
+    async def work(agent: Agent) -> None:
+        await _leased(agent, host)
+        host.store.fail_at = 1
+        await agent.stop()
+        assert agent.ended.is_set()
+
+    host.run(work)
+    assert "leases: " in caplog.text
+
+
+def test_the_sweep_saves_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "AGEING_LONGEST_S", 0.01)
+    monkeypatch.setattr(loop, "AGEING_SHORTEST_S", 0.01)
+    host = Host(tap(0))
+
+    async def work(agent: Agent) -> None:
+        await _leased(agent, host)
+        await until(lambda: ("lease", "tap0") in host.store.documents)
+
+    host.run(work)
 
 
 def test_stop_waits_for_the_change_that_runs() -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 
 from vxagent.core.tables import Row, Table
 
@@ -121,6 +122,20 @@ class FlushFdb:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PutLease:
+    """Put a kept lease back, unless the address has a row. Has no inverse: it is put back when nothing is there yet.
+
+    left_s: how long it lasts; None: for ever.
+    """
+
+    segment: int
+    port: int
+    address: IPv4Address | IPv6Address
+    mac: int
+    left_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndLeases:
     """Remove the leases of a port, in one segment or all. Has no inverse: the VM asks its server again."""
 
@@ -155,6 +170,7 @@ Effect = (
     | Attach
     | Detach
     | FlushFdb
+    | PutLease
     | EndLeases
     | ClearCounters
 )

@@ -320,6 +320,8 @@ def _documents(state: State, touched: dict[Owner, None]) -> dict[tuple[str, str]
             segment, _, mac = name.partition("/")
             if (segment, mac) in state.fdb:
                 found["fdb", name] = to_document(state.fdb[segment, mac])
+        elif kind == "lease" and name in state.leases:
+            found["lease", name] = {"leases": [to_document(lease) for lease in state.leases[name]]}
         elif kind == "port" and (name in state.ports or name in state.uplinks):
             _add_port(found, state, name)
     return found

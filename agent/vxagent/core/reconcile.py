@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vxagent.core.effects import Detach, Effect
+from vxagent.core.leases import restored
 from vxagent.core.neighbours import claims_of
 from vxagent.core.plan import Plan
 from vxagent.core.state import State
 from vxagent.core.switch import Switch
-from vxagent.core.tables import Rows
+from vxagent.core.tables import Rows, Table
 from vxagent.model.device import Device
 
 _ORPHANS = ("orphans", "")
 
 
 def reconcile(
-    switch: Switch, devices: Iterable[Device], rows: Rows, attached: dict[int, int], *, ageing_s: int
+    switch: Switch, devices: Iterable[Device], rows: Rows, attached: dict[int, int], *, ageing_s: int, now: float
 ) -> Plan:
     """The plan that makes the kernel's tables and links those of the switch's desired state.
 
@@ -31,6 +32,7 @@ def reconcile(
         rows: what the kernel's tables hold.
         attached: port handle → ifindex of each program that runs; 0: its device is gone.
         ageing_s: the setting.
+        now: Unix time. Where the tables are empty, kept leases that have not run out by now are put back.
     """
     draft = switch.draft()
     state = draft.state
@@ -56,7 +58,8 @@ def reconcile(
     for stray in strays:
         del state.attached[stray.handle]
     plan = draft.plan()
-    effects: tuple[Effect, ...] = (*strays, *plan.effects)
+    leases = () if any(table is Table.PORTS for table, _ in rows) else restored(plan.state, now)
+    effects: tuple[Effect, ...] = (*strays, *leases, *plan.effects)
     return Plan(state=plan.state, effects=effects)
 
 

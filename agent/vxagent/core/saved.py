@@ -10,11 +10,12 @@ from vxagent.core.numbers import Numbers
 from vxagent.core.state import Before, State
 from vxagent.errors import StoreError, VxagentError
 from vxagent.model.fdb import StaticEntry
+from vxagent.model.lease import Lease
 from vxagent.model.port import Hook, Mode, Port, Uplink
 from vxagent.model.rate import Rate
 from vxagent.model.segment import Segment, UnknownUnicast
 
-Saved = Segment | Port | Uplink | StaticEntry | Before
+Saved = Segment | Port | Uplink | StaticEntry | Lease | Before
 
 
 def to_document(saved: Saved) -> Document:
@@ -63,6 +64,8 @@ def _load(state: State, given: dict[tuple[str, str], int], kind: str, name: str,
         case "fdb":
             entry = StaticEntry(**fields)
             state.fdb[entry.segment, entry.mac] = entry
+        case "lease":
+            state.leases[name] = tuple(Lease(**lease) for lease in fields["leases"])
         case "before":
             state.before[name] = Before(**fields)
         case "number":

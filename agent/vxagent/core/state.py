@@ -10,6 +10,7 @@ from vxagent.core.tables import Rows
 from vxagent.errors import NotFound
 from vxagent.model.device import Device
 from vxagent.model.fdb import StaticEntry
+from vxagent.model.lease import Lease
 from vxagent.model.port import Mode, Port, PortState, Uplink
 from vxagent.model.segment import Segment
 
@@ -52,6 +53,7 @@ class State:
         ageing_s: learned FDB entries not seen for longer are absent; 0: never.
         segments, ports, uplinks: desired, by name, id and ifname.
         fdb: desired static entries, by (segment, MAC).
+        leases: as last seen, by port id; of ports that are held to them.
         numbers: handles, slots, counters.
         before: by ifname.
         devices: by ifname, as netlink last showed them.
@@ -66,6 +68,7 @@ class State:
     ports: dict[str, Port] = field(default_factory=dict)
     uplinks: dict[str, Uplink] = field(default_factory=dict)
     fdb: dict[tuple[str, str], StaticEntry] = field(default_factory=dict)
+    leases: dict[str, tuple[Lease, ...]] = field(default_factory=dict)
     numbers: Numbers = field(default_factory=Numbers)
     before: dict[str, Before] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
@@ -81,6 +84,7 @@ class State:
             ports=dict(self.ports),
             uplinks=dict(self.uplinks),
             fdb=dict(self.fdb),
+            leases=dict(self.leases),
             numbers=self.numbers.copy(),
             before=dict(self.before),
             devices=dict(self.devices),

@@ -6,13 +6,14 @@ it was, and so does a plan whose effects fail, because only `commit` makes the p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from vxagent.core.checks import check, check_device, check_unused, check_uplink
 from vxagent.core.document import Change, Contents, Desired, changes_of
 from vxagent.core.effects import Document
+from vxagent.core.leases import is_same
 from vxagent.core.plan import Plan, make_plan
 from vxagent.core.saved import load_state
 from vxagent.core.state import Owner, State
@@ -20,6 +21,7 @@ from vxagent.errors import Conflict, NotFound
 from vxagent.model.device import Device
 from vxagent.model.fdb import StaticEntry
 from vxagent.model.ids import check_range
+from vxagent.model.lease import Lease
 from vxagent.model.port import Mode, Port, Uplink
 from vxagent.model.segment import Segment
 
@@ -193,6 +195,13 @@ class Draft:
             self.state.devices[device.ifname] = device
             self._touch_devices({device.ifname})
 
+    def leases_seen(self, leases: Mapping[str, tuple[Lease, ...]]) -> None:
+        """These are the leases now, by port id."""
+        for port in self.state.ports.values():
+            seen = leases.get(port.id, ()) if port.dhcp_snoop else ()
+            if not is_same(self.state.leases.get(port.id, ()), seen):
+                self._keep_leases(port.id, seen)
+
     def take_off(self) -> None:
         """Let go of every device; what is desired stays."""
         self.letting_go = True
@@ -248,11 +257,21 @@ class Draft:
             self.make_missing = True
         self.state.ports[port.id] = port
         self._touch("port", port.id)
+        if not port.dhcp_snoop:
+            self._keep_leases(port.id, ())
 
     def _drop_port(self, port_id: str) -> None:
         del self.state.ports[port_id]
         self._touch("port", port_id)
+        self._keep_leases(port_id, ())
         self._drop_entries_of(port_id)
+
+    def _keep_leases(self, port_id: str, leases: tuple[Lease, ...]) -> None:
+        if leases:
+            self.state.leases[port_id] = leases
+        elif self.state.leases.pop(port_id, None) is None:
+            return
+        self._touch("lease", port_id)
 
     def _put_uplink(self, uplink: Uplink) -> None:
         self.state.uplinks[uplink.ifname] = uplink

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
-from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, EndLeases, FlushFdb, PutRow
+from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, EndLeases, FlushFdb, PutLease, PutRow
 from vxagent.core.tables import Origin, Rows
 from vxagent.datapath.abi import DropKind
 
@@ -155,6 +155,9 @@ class Datapath(Protocol):
 
     def flush(self, effect: FlushFdb) -> int:
         """Remove learned entries and lift holds on them; return how many entries."""
+
+    def put_lease(self, effect: PutLease) -> None:
+        """Make a lease, unless there is a row of that address."""
 
     def end_leases(self, effect: EndLeases) -> None:
         """Remove a port's leases."""

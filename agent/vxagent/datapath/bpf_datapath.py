@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, EndLeases, FlushFdb, PutRow
+from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, EndLeases, FlushFdb, PutLease, PutRow
 from vxagent.core.tables import MembershipRow, Row, RowKey, Rows, SegmentFlag, SegmentRow, Table
 from vxagent.datapath import abi, bpf, bpf_link, bpffs, codec, maps, programs, source
 from vxagent.datapath.attachments import Attachments, Clsact, ClsactAttachments, TcxAttachments
@@ -179,6 +179,10 @@ class BpfDatapath:
     def flush(self, effect: FlushFdb) -> int:
         """Remove learned entries; return how many."""
         return self._now.fdb.flush(effect.segment, effect.port)
+
+    def put_lease(self, effect: PutLease) -> None:
+        """Make a lease, unless there is a row of that address."""
+        self._now.leases.put(effect)
 
     def end_leases(self, effect: EndLeases) -> None:
         """Remove a port's leases."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
-from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, EndLeases, FlushFdb, PutRow
+from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, EndLeases, FlushFdb, PutLease, PutRow
 from vxagent.core.tables import (
     FdbFlag,
     FdbRow,
@@ -165,6 +165,11 @@ class FakeDatapath:
         for key in gone:
             del self.learned[key]
         return len(gone)
+
+    def put_lease(self, effect: PutLease) -> None:
+        """See Datapath."""
+        if neighbour_key(effect.segment, effect.address) not in self.given:
+            self.lease(Lease(**{name: getattr(effect, name) for name in Lease.__slots__}))
 
     def end_leases(self, effect: EndLeases) -> None:
         """See Datapath."""

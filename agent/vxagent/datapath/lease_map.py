@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from vxagent.core.tables import NeighbourOrigin, PortFlag, PortRow, Table, member_key
+from vxagent.core.effects import PutLease
+from vxagent.core.tables import NeighbourOrigin, PortFlag, PortRow, Table, member_key, neighbour_key
 from vxagent.datapath import abi, codec
 from vxagent.datapath.base import Lease
 from vxagent.datapath.bpf_map import Map, Update
@@ -47,6 +48,27 @@ class LeaseMap:
                     left_s=(row["expires_ns"] - now) / _NS if row["expires_ns"] else None,
                 )
 
+    def put(self, lease: PutLease) -> None:
+        """Make one, unless there is a row of that address.
+
+        Raises:
+            MapFull: no more rows.
+        """
+        address = lease.address
+        key = codec.encode_key(Table.NEIGHBOURS, neighbour_key(lease.segment, address))
+        value = abi.NEIGHBOUR.struct.pack(
+            lease.port,
+            lease.segment,
+            address.version,
+            NeighbourOrigin.LEASED,
+            address.packed,
+            lease.mac,
+            0 if lease.left_s is None else time.monotonic_ns() + int(lease.left_s * _NS),
+        )
+        with self._lock:
+            if self._neighbours.update(key, value, Update.NOEXIST):
+                self._count(lease.port)
+
     def end(self, port: int, segment: int | None = None) -> None:
         """Remove those of a port, in one segment or all."""
         with self._lock:
@@ -77,6 +99,12 @@ class LeaseMap:
             value = self._neighbours.pop(key)
             if value is not None and not (codec.is_leased(value) and doomed(abi.NEIGHBOUR.unpack(value))):
                 self._neighbours.update(key, value, Update.NOEXIST)
+
+    def _count(self, port: int) -> None:
+        """One more; to recount after each of many would take long."""
+        key = codec.U32.pack(port)
+        (held,) = codec.U64.unpack(self._leases.lookup(key) or bytes(codec.U64.size))
+        self._leases.update(key, codec.U64.pack(held + 1))
 
     def _recount(self) -> None:
         """Put the count right of every port that came by no lease, and lost none, while they were counted."""

@@ -27,6 +27,7 @@ from vxagent.runtime.config import Config
 from vxagent.runtime.executor import Executor
 from vxagent.runtime.follower import LinkFollower, device_names
 from vxagent.runtime.journal import Journal
+from vxagent.runtime.leases import by_port
 from vxagent.runtime.losses import EgressLosses
 from vxagent.store.base import Store
 
@@ -118,7 +119,7 @@ class Agent:
 
     async def stop(self) -> None:
         """End; the kernel goes on forwarding."""
-        await self._changes.in_turn(self._end)
+        await self._changes.in_turn(self._stop)
 
     async def down(self) -> None:
         """Take the switch off the devices, then end; what is desired stays.
@@ -158,7 +159,12 @@ class Agent:
         self.started = time.monotonic()
         self.ready = True
 
+    async def _stop(self) -> None:
+        await self._try_to_keep_leases()
+        await self._end()
+
     async def _down(self) -> None:
+        await self._try_to_keep_leases()
         await self._changes.run(Draft.take_off)
         try:
             await self._changes.blocking(self.datapath.destroy)
@@ -199,7 +205,7 @@ class Agent:
         )
         wanted = device_names(self.switch.state)
         running = [d for d in devices if d.ifname not in wanted or d.ifindex in attached.values()]
-        plan = reconcile(self.switch, running, rows, attached, ageing_s=self.config.ageing_s)
+        plan = reconcile(self.switch, running, rows, attached, ageing_s=self.config.ageing_s, now=time.time())
         internal = [effect for effect in plan.effects if isinstance(effect, MakeInternal)]
         others = tuple(effect for effect in plan.effects if not isinstance(effect, MakeInternal))
         await self._changes.perform(replace(plan, effects=others))
@@ -221,6 +227,20 @@ class Agent:
 
     async def _age(self) -> None:
         await self._changes.blocking(self.datapath.age)
+        await self._changes.in_turn(self._keep_leases)
+
+    async def _keep_leases(self) -> None:
+        """Save what the data plane has, for a start without its tables."""
+        leases = await self._changes.blocking(self.datapath.leases)
+        seen = by_port(self.switch.state, leases, time.time())
+        await self._changes.run(lambda draft: draft.leases_seen(seen))
+
+    async def _try_to_keep_leases(self) -> None:
+        """What was saved last has to do where this fails."""
+        try:
+            await self._keep_leases()
+        except VxagentError as error:
+            log_failed("leases", error)
 
     async def _write_journal(self) -> None:
         events = await self.read(self.datapath.events)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from vxagent.core.plan import Plan
 from vxagent.core.switch import Switch
 from vxagent.datapath.base import Datapath
 from vxagent.netlink.base import Links
 from vxagent.runtime.executor import Executor
+from vxagent.runtime.leases import by_port
 from vxagent.store.base import Store
 
 
@@ -36,5 +39,6 @@ def _plan(switch: Switch, datapath: Datapath, links: Links) -> Plan:
     draft.state.attached = {
         handle: (ifindex, names.get(ifindex, "")) for handle, ifindex in datapath.attached().items()
     }
+    draft.leases_seen(by_port(draft.state, datapath.leases(), time.time()))
     draft.take_off()
     return draft.plan()

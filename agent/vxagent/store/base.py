@@ -11,7 +11,8 @@ class Store(Protocol):
     """Desired state as documents by (kind, name).
 
     Kinds: "segment", "port", "uplink", "fdb" (name "SEGMENT/MAC"), "number" (handles, slots and counters
-    given to them) and "before" (how a device was set before the switch took it).
+    given to them), "lease" (what a port has leased, as last seen) and "before" (how a device was set before the
+    switch took it).
 
     Raises (all methods): StoreError.
     """
