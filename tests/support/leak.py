@@ -44,7 +44,8 @@ FLOOR = 40  # frames that must arrive at each port, and from each tenant in the 
 LAST = Sent(data=frames.ethernet(frames.BROADCAST, frames.MULTICAST))  # from a group: dropped for `src_invalid`
 PLAIN = {
     "mac": [], "ip": [], "isolated": False, "trusted": False, "max_macs": 1024, "learn_rate": 1000, "enforce": "on",
-    "rate_in": None, "rate_out": None, "storm_broadcast": None, "storm_multicast": None, "storm_unknown": None,
+    "dhcp_snoop": False, "rate_in": None, "rate_out": None,
+    "storm_broadcast": None, "storm_multicast": None, "storm_unknown": None,
 }  # fmt: skip
 
 
@@ -83,7 +84,7 @@ class Leak:
                 kinds = [
                     *(self.set_port,) * 12,
                     *(self.move, self.flush, self.replug, self.rehome) * 3,
-                    *(self.state, self.unknown, self.swap_trunk, self.reload, self.replug_uplink, self.die),
+                    *(self.state, self.set_segment, self.swap_trunk, self.reload, self.replug_uplink, self.die),
                 ]
                 self.chance.shuffle(kinds)
             kind = kinds.pop()
@@ -99,7 +100,9 @@ class Leak:
         for station in self.ports:
             self._set(station, **PLAIN)
         for segment in VLANS:
-            self.lan.client.change("PATCH", "v1", "segments", segment, body={"unknown_unicast": "flood"})
+            self.lan.client.change(
+                "PATCH", "v1", "segments", segment, body={"unknown_unicast": "flood", "multicast_snooping": False}
+            )
         self.lan.client.change("POST", "v1", "fdb", "flush", body={})
         fabric = self.traffic.stations[-1]
 
@@ -130,6 +133,7 @@ class Leak:
             {"learn_rate": chance.choice((0, 1, 1000))},
             {"rate_in": "10Mbit", "storm_broadcast": chance.choice((10, 1000))},
             {"rate_out": "10Mbit,1kpps"},
+            {"dhcp_snoop": chance.random() < 0.5},
             {"storm_unknown": 100, "storm_multicast": 100},
             {"enforce": chance.choice(("on", "shadow"))},
             PLAIN,
@@ -178,12 +182,11 @@ class Leak:
         self.lan.client.change("POST", "v1", "fdb", body=entry)
         self.lan.client.change("DELETE", "v1", "fdb", segment, entry["mac"])
 
-    def unknown(self) -> None:
-        """What becomes of unknown unicast."""
-        how = self.chance.choice(("flood", "drop"))
-        self.lan.client.change(
-            "PATCH", "v1", "segments", self.chance.choice(list(VLANS)), body={"unknown_unicast": how}
-        )
+    def set_segment(self) -> None:
+        """What becomes of unknown unicast and of multicast."""
+        segment, on = self.chance.choice(list(VLANS)), self.chance.random() < 0.5
+        body = self.chance.choice(({"unknown_unicast": "flood" if on else "drop"}, {"multicast_snooping": on}))
+        self.lan.client.change("PATCH", "v1", "segments", segment, body=body)
 
     def swap_trunk(self) -> None:
         """Its VIDs trade places."""

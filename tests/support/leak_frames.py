@@ -5,6 +5,7 @@ MACs and addresses are the same in each tenant; VIDs in frames are mostly those 
 
 from __future__ import annotations
 
+import ipaddress
 import random
 import re
 from collections.abc import Callable
@@ -106,9 +107,18 @@ class Frames:
             lambda: _padded(ipv6(nd(NS, f"2001:db8::{other}", link_layer(1, own_mac))), text),
             lambda: _padded(ipv6(nd(NA, f"2001:db8::{own}", link_layer(2, own_mac)), source=f"2001:db8::{own}"), text),
             lambda: _padded(ipv6(nd(RA, "::", link_layer(1, own_mac)), source="fe80::1"), text),
+            lambda: _padded(_igmp(0x16, f"10.0.0.{own}", "239.1.2.3"), text),  # a report
+            lambda: _padded(_igmp(0x11, f"10.0.0.{own}", "224.0.0.1"), text),  # a query
             lambda: frames.payload(text, length=1490),
         )
         return self._chance.choice(kinds)()
+
+
+def _igmp(kind: int, source: str, group: str) -> L3:
+    """RFC 2236, section 2; a query is about all groups."""
+    about = ipaddress.IPv4Address(group).packed if kind == 0x16 else bytes(4)
+    message = bytes([kind, 10]) + frames.checksum(bytes([kind, 10, 0, 0]) + about) + about
+    return ipv4(frames.raw(2, message), source=source, destination=group)
 
 
 def _padded(inside: L3, text: bytes) -> L3:
