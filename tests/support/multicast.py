@@ -150,5 +150,6 @@ def hello(version: int, *tags: bytes, sender: int = 1, ttl: int = 1) -> bytes:
 
 
 def broken(frame: bytes) -> bytes:
-    """The same with another last octet: a checksum over it is wrong."""
-    return frame[:-1] + bytes([frame[-1] ^ 1])
+    """The same untagged IGMP or MLD message with a checksum that is wrong."""
+    at = 14 + 24 + 2 if frame[12:14] == b"\x08\0" else 14 + 40 + 8 + 2
+    return frame[:at] + bytes([frame[at] ^ 1]) + frame[at + 1 :]
