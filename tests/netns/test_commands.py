@@ -87,10 +87,10 @@ KEYS = {
     "status": "version host ready pid uptime_s ports segments fdb_entries cluster",
     "segment list": "name tenant vlan vni mtu unknown_unicast ports",
     "port list": "id ifname state mode segments macs ips hook isolated trusted"
-    " rx_packets rx_bytes tx_packets tx_bytes drops",
+    " dhcp_snoop enforce rx_packets rx_bytes tx_packets tx_bytes drops",
     "uplink list": "ifname state hook rx_packets tx_packets",
     "fdb list": "segment tenant mac port vtep origin age_s held_s",
-    "drops": "port segment reason packets bytes",
+    "drops": "port segment reason packets bytes copies shadow",
 }
 """Keys that others rely on, by command."""
 
@@ -173,7 +173,7 @@ TABLES = {
     "port show va": r"id +va\nifname +va\n",
     "uplink list": r"DEVICE +STATE .*\nup0 +pending +tc ",
     "fdb list": r"SEGMENT +TENANT +MAC +PORT .*\n(.*\n)*blue +acme +02:00:00:00:77:01 +va +static ",
-    "drops": r"PORT +SEGMENT +REASON +PACKETS +BYTES\n",
+    "drops": r"PORT +SEGMENT +REASON +PACKETS +BYTES +OF\n",
     "doctor": r"(ok|warn|FAIL) ",
 }
 
