@@ -39,7 +39,7 @@ static __always_inline bool vx_is_dhcp(struct __sk_buff *skb, const struct vx_fr
 	struct udphdr copy;
 	const struct udphdr *udp = vx_at(skb, dhcp->offset, &copy, sizeof(copy));
 
-	if (!udp)
+	if (!udp || dhcp->end > skb->len) /* a host drops what is cut off */
 		return false;
 	dhcp->offset += sizeof(copy);
 	dhcp->reply = udp->source == bpf_htons(server) && udp->dest == bpf_htons(client);

@@ -106,7 +106,7 @@ static __always_inline void vx_read_igmp(struct __sk_buff *skb, const struct iph
 	__u32 bytes = m->end - m->offset;
 	struct vx_igmp igmp = {};
 
-	if (m->end > skb->len || bytes < VX_IGMP_BYTES ||
+	if (m->end > skb->len || m->end < m->offset || bytes < VX_IGMP_BYTES ||
 	    bpf_skb_load_bytes(skb, m->offset, &igmp, VX_IGMP_BYTES))
 		return;
 	switch (igmp.type) {

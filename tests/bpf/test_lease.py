@@ -202,6 +202,11 @@ class Says:
     leased: Mapping[str, int]
 
 
+def _torn(inside: L3, octets: int) -> L3:
+    """So many octets are missing, and the packet says that they are there."""
+    return replace(inside, data=inside.data[:-octets])
+
+
 def _cut(inside: L3, octets: int) -> L3:
     """The message ends so many octets earlier, and IP and UDP say so."""
     udp_at = 20 if inside.ethertype == 0x0800 else 40
@@ -278,6 +283,8 @@ SAYS = (
     ),
     Says(name="one more option", inside=reply(*[option_6(13, b"")] * 61, ia_na(iaaddr(ADDRESS_6, 60))), leased={}),
     Says(name="IPv6 cut off", inside=_cut(reply(ia_na(iaaddr(ADDRESS_6, 60)), MIXED), 1), leased={}),
+    Says(name="the second address torn off", inside=_torn(reply(ia_na(*MANY[:2])), 4), leased={}),
+    Says(name="torn off behind the end option", inside=_torn(ack(end=b"\xff" + bytes(9)), 4), leased={}),
     Says(name="half an option", inside=reply(ia_na(iaaddr(ADDRESS_6, 60)), b"\0\1\0"), leased={}),
     Says(name="half an address", inside=reply(ia_na(option_6(5, bytes(20)))), leased={}),
     Says(name="half an address in front", inside=reply(ia_na(option_6(5, bytes(20))), MIXED), leased={}),

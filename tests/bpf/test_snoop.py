@@ -144,6 +144,12 @@ def test_a_row_of_an_earlier_place_is_written_anew(world: World, group: str) -> 
 
 # -- What makes none ---------------------------------------------------------------------------------------------------
 
+
+def _shortened(frame: bytes) -> bytes:
+    """An IPv4 packet that says of itself that it has no bytes."""
+    return frame[:16] + bytes(2) + frame[18:]
+
+
 NO_JOINS = {
     "a link-local group of IPv4": report("224.0.0.251"),
     "a link-local group of IPv6": report("ff02::fb"),
@@ -175,6 +181,7 @@ NO_JOINS = {
     "an MLDv2 report of eight bytes": mld(MLD2_REPORT, bytes(4), ALL_V2_ROUTERS),
     "a number without records": records((G4, TO_EX), count=2),
     "a number without records of MLDv2": records((G6, TO_EX), count=2),
+    "a packet that ends in its own header": _shortened(report(G4)),
     "records cut by a byte": records((G4, TO_EX), (OTHER4, IS_IN, 2), cut=1),
     "records of MLDv2 cut by a byte": records((G6, TO_EX), (OTHER6, IS_IN, 2), cut=1),
     "a record of more sources than there are": records((G4, TO_EX), (OTHER4, TO_IN, 2), cut=8),
