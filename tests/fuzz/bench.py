@@ -14,13 +14,13 @@ from pathlib import Path
 
 from fuzz.drawn import PLACES
 from fuzz.grammar import Shot, Way
-from fuzz.setting import FDB_ENTRIES, Setting
+from fuzz.setting import FDB_ENTRIES, GROUPS, NEIGHBOURS, Setting
 from reference.choices import TICKS_PER_NS
 from support import frames
 from support.clock import Clock
 from support.rig import Rig, skb
 from support.wires import Wires
-from vxagent.core.tables import Origin, PortRow, split_fdb_key
+from vxagent.core.tables import NeighbourOrigin, Origin, PortRow, split_fdb_key
 from vxagent.datapath import abi, maps
 from vxagent.datapath.ring import RingReader
 
@@ -31,7 +31,8 @@ SIZES = maps.Sizes(
     fdb=FDB_ENTRIES,
     moves=1024,
     addresses=256,
-    neighbours=64,
+    neighbours=NEIGHBOURS,
+    groups=GROUPS,
     counters=64,
     drops=512,
     events=64 * 1024,
@@ -51,6 +52,10 @@ class Counted:
         copies: (place, segment) → made of its frames.
         fdb: (segment, MAC) → (place, origin, seen).
         moves: (segment, MAC) → (home, began, count, held).
+        neighbours: (segment, address) → (place, MAC, leased, until when); leases, refused: by place.
+        members: (segment, place, group) → until when.
+        listening: (place, segment) → (router, settled, joins, refused); queriers: segment → (began, until). Times are
+            pairs, of IPv4 and IPv6.
         learning: place → (learned, limited, moved, full, held), where not all are 0.
         buckets: (place, limit) → ticks until it is full, where it is not.
         events: (type, place, other, segment, MAC).
@@ -63,6 +68,12 @@ class Counted:
     copies: dict[tuple[int, int], int] = field(default_factory=dict)
     fdb: dict[tuple[int, int], tuple[int, str, int]] = field(default_factory=dict)
     moves: dict[tuple[int, int], tuple[int, int, int, int]] = field(default_factory=dict)
+    neighbours: dict[tuple[int, bytes], tuple[int, int, bool, int]] = field(default_factory=dict)
+    leases: dict[int, int] = field(default_factory=dict)
+    refused: dict[int, int] = field(default_factory=dict)
+    members: dict[tuple[int, int, bytes], int] = field(default_factory=dict)
+    listening: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
+    queriers: dict[int, tuple[int, ...]] = field(default_factory=dict)
     learning: dict[int, tuple[int, ...]] = field(default_factory=dict)
     buckets: dict[tuple[int, str], int] = field(default_factory=dict)
     events: list[tuple[str, int, int, int, int]] = field(default_factory=list)
@@ -154,6 +165,8 @@ class Bench:
             row = abi.MOVES_ROW.unpack(value)
             moved = row["home"], row["began_ns"], row["count"], row["held_ns"]
             found.moves[split_fdb_key(*struct.unpack("=Q", key))] = moved
+        self._read_groups(found)
+        self._read_neighbours(found)
         for key, value in self._rows("learning"):
             if any(value):
                 found.learning[struct.unpack("=I", key)[0]] = abi.LEARNING.struct.unpack(value)
@@ -171,6 +184,28 @@ class Bench:
         for batch in self.rig.maps[name].batches():
             for at in range(batch.count):
                 yield bytes(batch.keys[at * size : (at + 1) * size]), batch.value(at)
+
+    def _read_neighbours(self, found: Counted) -> None:
+        for _, value in self._rows("neighbours"):
+            place, segment, family, origin, octets, mac, expires = abi.NEIGHBOUR.struct.unpack(value)
+            leased = origin == NeighbourOrigin.LEASED
+            found.neighbours[segment, octets[: 4 if family == 4 else 16]] = place, mac, leased, expires
+        for name, counter in (("leases", found.leases), ("leases_refused", found.refused)):
+            for key, value in self._rows(name):
+                if any(value):
+                    counter[struct.unpack("=I", key)[0]] = struct.unpack("=q", value)[0]
+
+    def _read_groups(self, found: Counted) -> None:
+        for _, value in self._rows("groups"):
+            row = abi.GROUP.struct.unpack(value)
+            segment, place, family, _, octets, _, expires = row
+            found.members[segment, place, octets[: 4 if family == 4 else 16]] = expires
+        for key, value in self._rows("listening"):
+            if any(value):
+                found.listening[self._counters[struct.unpack("=I", key)[0]]] = abi.LISTENING.struct.unpack(value)[1:]
+        for key, value in self._rows("queriers"):
+            if any(value):
+                found.queriers[struct.unpack("=I", key)[0]] = abi.QUERIERS.struct.unpack(value)
 
     def _read_traffic(self, found: Counted) -> None:
         verdicts = list(abi.Verdict)[: abi.COUNTED_VERDICTS]

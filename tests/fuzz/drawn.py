@@ -60,6 +60,7 @@ def _segments(draw: st.DrawFn) -> tuple[Segment, ...]:
             tenant=TENANTS[number],
             vlan=draw(st.sampled_from([10 * number + 10, None])),
             mtu=draw(st.sampled_from([1500, 1500, 9000, 576])),
+            multicast_snooping=draw(st.booleans()),
             unknown_unicast=draw(st.sampled_from([UnknownUnicast.FLOOD, UnknownUnicast.FLOOD, UnknownUnicast.DROP])),
         )
         for number in range(draw(st.integers(1, 3)))
@@ -86,6 +87,7 @@ def _port(draw: st.DrawFn, number: int, segments: tuple[Segment, ...]) -> Port:
         trusted=draw(rarely()),
         max_macs=draw(st.sampled_from([1024, 1024, 1024, 0, 1, 3])),
         learn_rate=draw(st.sampled_from([1000, 1000, 1000, None, 1, 3, 20])),
+        dhcp_snoop=draw(rarely()),
         enforce=Enforce.SHADOW if draw(rarely()) else Enforce.ON,
         rate_in=draw(_RATE) if draw(rarely()) else None,
         rate_out=draw(_RATE) if draw(rarely()) else None,

@@ -21,9 +21,9 @@ from vxagent.lab.pump import NEEDS_CSUM, VNET_HDR
 
 T = TypeVar("T")
 
-OWN, CROWD, FLAP = "own", "crowd", "flap"
+PLAIN, CROWD, FLAP, GROUPS, LEASES = "plain", "crowd", "flap", "groups", "leases"
 GSO_TCPV4, GSO_TCPV6 = 1, 4  # <linux/virtio_net.h>
-GSO_SIZES = (0xFFFF, 8, 100, 536, 1000, 1400, 1440, 1448, 1460, 1472, 8960)  # 0xffff: GSO_BY_FRAGS
+GSO_SIZES = (0xFFFF, 8, 100, 536, 552, 1000, 1440, 1448, 1460, 1472, 1480, 8960, 8976)  # 0xffff: GSO_BY_FRAGS
 LARGEST_RUN = 3_000  # what a test run takes of one page
 LEAST_TAGGED = 20  # the kernel takes a tag off before any program runs, and drops what is shorter
 
@@ -62,24 +62,47 @@ class Cast:
 
     Args:
         mute: nobody hears the copies, so that GSO frames may be of any shape.
-        senders: `OWN`: mostly a VM's own MACs; `CROWD`: ever new ones; `FLAP`: two, from all over the place.
+        theme: `PLAIN`: a bit of everything; `CROWD`: MACs that are ever new; `FLAP`: two MACs from all over the place;
+            `GROUPS`: mostly multicast, and time that goes by; `LEASES`: mostly DHCP.
     """
 
-    def __init__(self, setting: Setting, *, mute: bool, senders: str) -> None:
-        self.setting, self.mute, self.senders = setting, mute, senders
+    def __init__(self, setting: Setting, *, mute: bool, theme: str) -> None:
+        self.setting, self.mute, self.theme = setting, mute, theme
         self.places = range(1, len(setting.names()) + 1)
         self.plugged = [number for number in self.places if number not in setting.deviceless] or self.places
+        self.leased = {number for number, port in enumerate(setting.ports, 1) if port.dhcp_snoop}
+        self.servers = [number for number in self.plugged if self._serves(number)]
+        self.learners = [n for n in self.plugged if n > len(setting.ports) or not setting.ports[n - 1].macs]
         self.listed = {number: self._listed(number) for number in self.places}
+        self.clients = {number: self._clients(number) for number in self.places}
         self.tags = {number: self._tags(number) for number in self.places}
+
+    def _segments(self, number: int) -> set[str]:
+        if number > len(self.setting.ports):
+            return {segment.name for segment in self.setting.segments if segment.vlan}
+        return {segment for segment, _ in self.setting.ports[number - 1].memberships}
+
+    def _serves(self, number: int) -> bool:
+        """Whether a DHCP server is believed there, and somebody is held to what it says."""
+        believed = number > len(self.setting.ports) or self.setting.ports[number - 1].trusted
+        return believed and bool(self.leased & set(self._others(number)))
+
+    def _others(self, number: int) -> list[int]:
+        """Ports that are where a place is."""
+        return [
+            at
+            for at, _ in enumerate(self.setting.ports, 1)
+            if at != number and self._segments(at) & self._segments(number)
+        ]
 
     def _listed(self, number: int) -> list[str]:
         """Addresses that others list where a place is."""
-        if number > len(self.setting.ports):
-            return []
-        mine = self.setting.ports[number - 1]
-        here = {segment for segment, _ in mine.memberships}
-        others = [port for port in self.setting.ports if port is not mine and here & {at for at, _ in port.memberships}]
+        others = [self.setting.ports[at - 1] for at in self._others(number)]
         return [address for port in others for address in port.ips if "/" not in address and port.macs]
+
+    def _clients(self, number: int) -> list[int]:
+        """Ports that a DHCP server there could lease to, or else all."""
+        return [at for at in self._others(number) if at in self.leased] or list(self.places)
 
     def _tags(self, number: int) -> list[int]:
         """VIDs with which a place's frames are in a segment, 0 for none."""
@@ -99,7 +122,9 @@ class _Gunner:
     def __init__(self, cast: Cast, rng: Random) -> None:
         self.cast = cast
         self.rng = rng
-        self.place = rng.choice(cast.plugged) if rng.random() < 0.98 else rng.choice(cast.places)
+        special = {LEASES: cast.servers, FLAP: cast.learners, CROWD: cast.learners}.get(cast.theme)
+        places = special if special and rng.random() < 0.6 else cast.plugged
+        self.place = rng.choice(places) if rng.random() < 0.98 else rng.choice(cast.places)
         self.kinds: list[str] = []
 
     def pick(self, *options: tuple[int, T]) -> T:
@@ -116,11 +141,18 @@ class _Gunner:
 
     def shot(self) -> Shot:
         source = self._source()
-        inside, kind, destination = l3.draw(
-            l3.Speaker(
-                self.rng, self.place, source, [self._mac(n) for n in self.cast.places], self.cast.listed[self.place]
-            )
+        who = l3.Speaker(
+            self.rng,
+            self.place,
+            source,
+            [self._mac(number) for number in self.cast.places],
+            self.cast.listed[self.place],
+            self.cast.clients[self.place],
+            self.place in self.cast.servers,
+            self.place in self.cast.leased,
         )
+        special = {GROUPS: l3.groups, LEASES: l3.leases}.get(self.cast.theme)
+        inside, kind, destination = special(who) if special and self.rng.random() < 0.75 else l3.draw(who)
         tags = self._tags()
         if destination is None or self.rng.random() < 0.03:
             destination = self._destination()
@@ -149,8 +181,8 @@ class _Gunner:
         return self.pick(
             (60, self._mac(self.place)),
             (15, known),
-            (150 if self.cast.senders == CROWD else 8, frames.mac(0x1000 + self.rng.randrange(200))),
-            (150 if self.cast.senders == FLAP else 0, frames.mac(0x2000 + self.rng.randrange(2))),
+            (150 if self.cast.theme == CROWD else 8, frames.mac(0x1000 + self.rng.randrange(200))),
+            (150 if self.cast.theme == FLAP else 0, frames.mac(0x2000 + self.rng.randrange(2))),
             (3, self._mac(self.one(self.cast.places))),
             (2, frames.mac(0x50)),
             (1, self.one((bytes(6), BROADCAST, frames.MULTICAST, bytes([3]) + bytes(5)))),
@@ -245,7 +277,7 @@ class _Gunner:
             (10, self.rng.randrange(1, 10_000_000)),
             (4, 250_000_000),
             (4, 1_000_000_000),
-            (1, 5_000_000_000 + self.rng.randrange(2)),
+            (15 if self.cast.theme == GROUPS else 1, 5_000_000_000 + self.rng.randrange(2)),
             (1, 300_000_000_000 + self.rng.randrange(2)),
         )
 

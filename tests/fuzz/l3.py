@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from random import Random
 from typing import TypeAlias
 
+from fuzz import dhcp, multicast
 from fuzz.drawn import PLACES, ips_of
 from support import asking, frames
 from support.asking import solicitation
@@ -21,13 +22,25 @@ JUMBO = (3_000, 8_972, 9_000, 20_000, 60_000)
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """Who sends: the number of its place, its MAC; all MACs that there are, and all IPs that ports list."""
+    """Who sends.
+
+    Attributes:
+        place, mac: its number, and the frame's source.
+        macs: all that there are.
+        listed: IPs that others list where it is.
+        clients: ports that a DHCP server there could lease to.
+        serves: it is one.
+        leased: it is held to its leases.
+    """
 
     rng: Random
     place: int
     mac: bytes
     macs: list[bytes]
     listed: list[str]
+    clients: list[int]
+    serves: bool
+    leased: bool
 
     def _whose(self) -> int:
         return self.place if self.rng.random() < 0.85 else self.rng.randrange(1, PLACES + 1)
@@ -36,7 +49,9 @@ class Speaker:
         """An IP of that version: mostly one that the place may list, else somebody's or nobody's."""
         rng = self.rng
         roll = rng.random()
-        if roll < 0.8:
+        if roll < (0.5 if self.leased else 0.05):
+            return dhcp.address_of(self._whose(), version, rng)
+        if roll < 0.85:
             network = rng.choice(_networks(self._whose(), version))
             return str(network[rng.randrange(min(network.num_addresses, 1 << 16))])
         if version == 4:
@@ -203,12 +218,30 @@ def _question(who: Speaker) -> Drawn:
     return asked, "nd question", asking.mac_of(asking.group_of(target))
 
 
+def groups(who: Speaker) -> tuple[L3, str, bytes]:
+    """IGMP, MLD, PIM, and data for groups."""
+    inside, kind, destination = multicast.draw(who.rng)
+    if inside.ethertype == frames.IPV4 and who.rng.random() < 0.9:
+        source = IPv4Address(who.address(4)).packed
+        inside = L3(inside.ethertype, inside.data[:12] + source + inside.data[16:])
+    return _lie(who.rng, inside, 2 if inside.ethertype == frames.IPV4 else 4), kind, destination
+
+
+def leases(who: Speaker) -> tuple[L3, str, bytes]:
+    """DHCP, of servers and clients."""
+    client = who.rng.choice(who.clients)
+    inside, kind, destination = dhcp.draw(
+        who.rng, who.place, who.address(4), client, who.macs[client - 1], serves=who.serves
+    )
+    return _lie(who.rng, inside, 2 if inside.ethertype == frames.IPV4 else 4), kind, destination
+
+
 def _lie(rng: Random, inside: L3, length_at: int) -> L3:
     """The packet, sometimes with bytes behind it or another length than it has."""
     roll = rng.random()
-    if roll < 0.8:
-        return inside
     if roll < 0.88:
+        return inside
+    if roll < 0.92:
         return L3(inside.ethertype, inside.data + bytes(rng.randrange(1, 30)))
     claimed = rng.choice((0, 0, 0, 8, 20, 28, len(inside.data) + 100)) & 0xFFFF
     return L3(inside.ethertype, inside.data[:length_at] + claimed.to_bytes(2, "big") + inside.data[length_at + 2 :])
@@ -221,4 +254,6 @@ MAKERS = (
     (22, _ipv6),
     (19, _neighbour),
     (10, _question),
+    (10, groups),
+    (4, leases),
 )

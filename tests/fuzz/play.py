@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass, fields
 from typing import TypeVar
 
+from hypothesis.vendor.pretty import RepresentationPrinter
+
 from fuzz.bench import BEGIN_NS, Bench, Counted
 from fuzz.grammar import Shot, Way
 from fuzz.literal import as_code
@@ -30,8 +32,9 @@ class Game:
     shots: tuple[Shot, ...]
     mute: bool = False
 
-    def __repr__(self) -> str:
-        return as_code(self)
+    def _repr_pretty_(self, printer: RepresentationPrinter, _cycle: bool) -> None:
+        """For hypothesis: a row."""
+        printer.text(as_code(self))
 
 
 def play(bench: Bench, game: Game, tally: Tally) -> None:
@@ -54,7 +57,7 @@ def play(bench: Bench, game: Game, tally: Tally) -> None:
                 hears.setdefault(place, []).append(octets)
         tally.add(shot, outcome)
     _remember(expected, switch, now)
-    tally.events.update(kind for kind, *_ in expected.events)
+    tally.remember(switch)
     tally.heard += sum(map(len, hears.values()))
     _compare("frames that arrive", hears, bench.heard())
     counted = bench.counted()
@@ -86,6 +89,15 @@ def _remember(expected: Counted, switch: Switch, now: int) -> None:
     """What the reference remembers in the end."""
     expected.fdb = {key: (entry.port, entry.origin, entry.seen) for key, entry in switch.fdb.items()}
     expected.moves = {key: (m.home, m.began, m.count, m.held) for key, m in switch.fdb.moves.items()}
+    expected.neighbours = {key: astuple(neighbour) for key, neighbour in switch.neighbours.items()}
+    expected.leases = {number: held for number, held in switch.neighbours.held.items() if held}
+    expected.refused = {number: refused for number, refused in switch.neighbours.refused.items() if refused}
+    expected.members = switch.groups.members
+    for place, there in switch.groups.listening.items():
+        row = (*there.router.values(), *there.settled.values(), there.joins.full_at, there.refused)
+        if any(row):
+            expected.listening[place] = row
+    expected.queriers = {at: (*q.began.values(), *q.until.values()) for at, q in switch.groups.queriers.items()}
     for number, learning in switch.fdb.learning.items():
         values = astuple(learning)
         if any(values):
@@ -93,7 +105,7 @@ def _remember(expected: Counted, switch: Switch, now: int) -> None:
     for key, bucket in switch.rates.items():
         if bucket.full_at > now * TICKS_PER_NS:
             expected.buckets[key] = bucket.full_at
-    expected.events = switch.fdb.events
+    expected.events = switch.events
 
 
 def _check_run(shot: Shot, outcome: Outcome, action: int, data: bytes) -> tuple[int, bytes] | None:

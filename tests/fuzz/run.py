@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fuzz.bench import Bench
 from fuzz.drawn import rarely, settings
-from fuzz.grammar import CROWD, FLAP, OWN, Cast, shoot
+from fuzz.grammar import CROWD, FLAP, GROUPS, LEASES, PLAIN, Cast, shoot
 from fuzz.play import Differs, Game, play
 from fuzz.tally import Tally
 
@@ -24,7 +24,10 @@ def games(draw: st.DrawFn) -> Game:
     setting = draw(settings())
     mute = draw(rarely())
     numbers = [draw(st.integers(0, (1 << 32) - 1)) for _ in range(draw(_HOW_MANY))]
-    cast = Cast(setting, mute=mute, senders=draw(st.sampled_from([OWN, OWN, OWN, CROWD, FLAP])))
+    special = [GROUPS] * any(segment.multicast_snooping for segment in setting.segments)
+    special += [LEASES] * any(port.dhcp_snoop for port in setting.ports)
+    theme = draw(st.sampled_from([PLAIN, PLAIN, CROWD, FLAP, *special, *special]))
+    cast = Cast(setting, mute=mute, theme=theme)
     return Game(setting, tuple(shoot(cast, number) for number in numbers), mute)
 
 

@@ -15,13 +15,24 @@ from reference.switch import Switch
 from vxagent.core.compile import NANOSECONDS, rows_of
 from vxagent.core.neighbours import Neighbours, claims_of
 from vxagent.core.state import State
-from vxagent.core.tables import FdbFlag, FdbRow, Origin, PortMode, PortRow, Rows, Table, fdb_key
+from vxagent.core.tables import (
+    FdbFlag,
+    FdbRow,
+    Origin,
+    PortMode,
+    PortRow,
+    Rows,
+    Table,
+    fdb_key,
+)
 from vxagent.model.device import Device
 from vxagent.model.ids import LEARN_RATE_UPLINK, MAX_MACS_UPLINK, mac_to_int
 from vxagent.model.port import Enforce, Port, Uplink
 from vxagent.model.segment import Segment, UnknownUnicast
 
 FDB_ENTRIES = 48
+GROUPS = 48
+NEIGHBOURS = 70
 VTEP = 0  # the place of a stated entry that is behind one
 
 
@@ -112,10 +123,21 @@ class Setting:
         places = [self._port(number, port) for number, port in enumerate(self.ports, 1)]
         places += [self._uplink(number) for number, _ in enumerate(self.uplinks, len(places) + 1)]
         segments = {
-            number: tables.Segment(mtu=segment.mtu, drop_unknown=segment.unknown_unicast is UnknownUnicast.DROP)
+            number: tables.Segment(
+                mtu=segment.mtu,
+                drop_unknown=segment.unknown_unicast is UnknownUnicast.DROP,
+                groups=segment.multicast_snooping,
+            )
             for number, segment in enumerate(self.segments, 1)
         }
-        switch = Switch(segments, places, ageing=self.ageing_s * NANOSECONDS, capacity=FDB_ENTRIES)
+        switch = Switch(
+            segments,
+            places,
+            ageing=self.ageing_s * NANOSECONDS,
+            capacity=FDB_ENTRIES,
+            groups=GROUPS,
+            neighbours=NEIGHBOURS,
+        )
         for entry in self.stated:
             switch.fdb[self.number_of(entry.segment), mac_to_int(entry.mac)] = fdb.Entry(
                 port=entry.place, origin=fdb.CLUSTER if entry.cluster else fdb.STATIC
@@ -152,6 +174,7 @@ class Setting:
             max_macs=port.max_macs,
             limits={name: rate for name, rate in (limits | others).items() if rate},
             shadow=port.enforce is Enforce.SHADOW,
+            snooped=port.dhcp_snoop,
         )
 
     def _uplink(self, number: int) -> tables.Port:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fuzz.grammar import Shot
-from reference.switch import Outcome
+from reference.switch import Outcome, Switch
 
 FATES = frozenset(
     {
@@ -37,7 +37,8 @@ SHADOWED = frozenset(
 """Every reason for which a port in shadow drops nothing."""
 
 EVENTS = frozenset({"mac_moved", "learn_limited", "fdb_full", "mac_held"})
-LOST = "lost copies"
+LEASES, MEMBERSHIPS = "leases", "memberships"
+LOST, SPARED = "copies lost to a rate", "copies that nobody joined for"
 
 
 @dataclass(slots=True)
@@ -59,15 +60,24 @@ class Tally:
         self.frames += 1
         self.copies += len(outcome.copies)
         self.fates[outcome.fate] += 1
-        self.events[LOST] += len(outcome.lost)
+        self.events.update({LOST: len(outcome.lost), SPARED: outcome.spared})
         self.shadowed.update(reason for _, reason in outcome.shadowed)
         self.kinds.update(shot.kinds)
         self.ways[shot.way] += 1
 
+    def remember(self, switch: Switch) -> None:
+        """Count what is left of a setting."""
+        self.events.update(kind for kind, *_ in switch.events)
+        self.events.update({LEASES: sum(switch.neighbours.held.values()), MEMBERSHIPS: len(switch.groups.members)})
+
     def missed(self) -> frozenset[str]:
         """What a run ought to reach and has not."""
         shadowed = SHADOWED - set(+self.shadowed)
-        return (FATES - set(+self.fates)) | (EVENTS | {LOST}) - set(+self.events) | {f"{r} in shadow" for r in shadowed}
+        return (
+            (FATES - set(+self.fates))
+            | (EVENTS | {LOST, SPARED, LEASES, MEMBERSHIPS}) - set(+self.events)
+            | {f"{r} in shadow" for r in shadowed}
+        )
 
     def lines(self) -> Iterator[str]:
         """A summary in Markdown."""
@@ -78,7 +88,7 @@ class Tally:
             ("Reasons in shadow", self.shadowed),
             ("Ways in", self.ways),
             ("Frames, by what they are (one may be several)", self.kinds),
-            ("Events, and copies lost to a rate", self.events),
+            ("Events, copies that were not made, and what was remembered in the end", self.events),
         ):
             yield f"\n| {title} | |\n|---|---|"
             yield from (f"| {name} | {count:,} |" for name, count in counter.most_common() if count)

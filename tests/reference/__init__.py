@@ -6,6 +6,9 @@
     rates.py     what it remembers of rates: steps 11 and 15
     guards.py    steps 5 to 9
     answers.py   step 12
+    leases.py    who has an address: steps 7 and 12
+    multicast.py what IGMP, MLD and PIM say
+    groups.py    step 18, where multicast follows them
     switch.py    the table, from top to bottom
     choices.py   where the table leaves a choice: what was chosen, and why
 

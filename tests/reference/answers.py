@@ -47,7 +47,7 @@ def nd_question(octets: bytes, l3: int) -> bytes | None:
     unicast = 0xFF not in (source[0], target[0]) and any(source)  # from :: it is DAD
     if not (asks and unicast and group == GROUP + target[13:] and length in (24, 32, 40)):
         return None
-    right = _checksum(source + group + length.to_bytes(4, "big") + bytes([0, 0, 0, ICMPV6]) + message) == 0
+    right = checksum(source + group + length.to_bytes(4, "big") + bytes([0, 0, 0, ICMPV6]) + message) == 0
     return target if right and _honest(options, octets[6:12]) else None
 
 
@@ -70,9 +70,9 @@ def nd_answer(octets: bytes, l3: int, mac: bytes) -> bytes:
     body = SOLICITED_OVERRIDE.to_bytes(4, "big") + target + bytes([TARGET_MAC, 1]) + mac
     length = 4 + len(body)
     pseudo = target + source + length.to_bytes(4, "big") + bytes([0, 0, 0, ICMPV6])
-    checksum = _checksum(pseudo + bytes([NA, 0, 0, 0]) + body).to_bytes(2, "big")
+    right = checksum(pseudo + bytes([NA, 0, 0, 0]) + body).to_bytes(2, "big")
     head = bytes([0x60, 0, 0, 0]) + length.to_bytes(2, "big") + bytes([ICMPV6, HOPS]) + target + source
-    return head + bytes([NA, 0]) + checksum + body
+    return head + bytes([NA, 0]) + right + body
 
 
 def owner(ports: Iterable[Port], segment: int, address: bytes) -> Port | None:
@@ -94,7 +94,7 @@ def addressed(octets: bytes, mac: bytes, tci: int, l3: bytes, kind: bytes) -> by
     return octets[6:12] + mac + tag + kind + l3
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """RFC 1071; of data with a right checksum 0."""
     total = sum(int.from_bytes(data[at : at + 2].ljust(2, b"\0"), "big") for at in range(0, len(data), 2))
     while total >> 16:

@@ -48,6 +48,27 @@ Learning (step 13)
   it before. A MAC that had aged out, and one whose port, old or new, is migrating, does not move.
 - The move that begins the hold and leads away from home is not made, but is paid for.
 
+Leases (step 7)
+- A lease is of a MAC, on the port where the FDB has it, if that port is held to its leases. DHCPv6 names no MAC: the
+  receiver of the frame is the client.
+- Servers are believed on uplinks and trusted ports; a VM can only end its own leases. A frame that a guard refuses says
+  nothing, in shadow neither, nor does one that goes nowhere.
+- A message is read to the end of its packet. Fragments, extension headers, a second tag, overloaded options, more than
+  64 options or 8 addresses, and anything that is cut off: it says nothing at all.
+- Without a lease time it is for ever. DHCPNAK names no address, so it ends nothing.
+- The server is the authority: what it leases to another port is taken from who had it. What ports list stays theirs.
+- Beyond 64 leases of a port, and with a full table, a lease is refused and the message goes on.
+- Such a message goes to everybody, where it is multicast too.
+
+Groups (step 18)
+- A message counts if hosts and routers would take it: TTL or hop limit 1, no fragment, IGMP and MLD that end with the
+  packet, which ends within the frame; MLD behind a Hop-by-Hop header and from a link-local address or ::. Of general
+  queries also the checksum, the MAC and, of IGMP, the destination.
+- Nobody is told apart by sources: who wants one gets the group; to block some says nothing.
+- While there is no querier everybody gets everything, and so does a port that has not been asked, or had no time to
+  answer, or joined more than there is room for. A query for one group and what is not understood are for all.
+- The times are the RFCs' defaults, whatever a query says.
+
 Receivers (steps 14 to 18)
 - Hairpin comes before isolated, and both ask only where the FDB says that the receiver is.
 - A frame with a second tag that would leave untagged to one port is dropped as `vlan_denied`, from wherever it came; a
@@ -64,6 +85,16 @@ MOST_ND_OPTIONS = 8
 
 REFRESH_NS = 10**9
 MOVES, MOVES_NS, HOLD_NS = 5, 10 * 10**9, 60 * 10**9
+
+MEMBERSHIP_NS = 260 * 10**9  # RFC 3376, 8.4
+QUERIER_NS = 255 * 10**9  # 8.5
+LEAVE_NS = 2 * 10**9  # 8.10
+JOINS, JOINS_UPLINK = 256, 4096  # of a port in a segment, in the life of a membership
+MOST_RECORDS = 64
+
+MOST_DHCP_OPTIONS = 64
+MOST_IAADDRS = 8
+MOST_LEASES = 64  # of a port
 
 TICKS_PER_NS = 16  # a bucket's level is a time, and 1/16 ns is what a frame of 64 bytes is told apart by at 100 Gbit/s
 TICKS_PER_S = 10**9 * TICKS_PER_NS

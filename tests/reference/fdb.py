@@ -10,6 +10,7 @@ from reference.tables import Port
 
 STATIC, LEARNED, CLUSTER = "static", "learned", "cluster"
 Key = tuple[int, int]  # segment, MAC
+Event = tuple[str, int, int, int, int]  # type, port, other port, segment, MAC
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,17 +52,17 @@ class Fdb(dict[Key, Entry]):
         ageing: nanoseconds; 0: never.
         capacity: entries that there can be.
         learning: by port.
-        events: (type, port, other port, segment, MAC), as they were told.
+        events: what it tells.
     """
 
-    def __init__(self, ports: dict[int, Port], ageing: int, capacity: int) -> None:
+    def __init__(self, ports: dict[int, Port], ageing: int, capacity: int, events: list[Event]) -> None:
         super().__init__()
         self.ports = ports
         self.ageing = ageing
         self.capacity = capacity
         self.learning = {number: Learning() for number in ports}
         self.moves: dict[Key, Moves] = {}
-        self.events: list[tuple[str, int, int, int, int]] = []
+        self.events = events
 
     def find(self, key: Key, now: int) -> Entry | None:
         """The entry of a station unless it has aged out; group addresses have none."""

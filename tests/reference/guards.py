@@ -10,6 +10,9 @@ from reference.choices import MOST_ND_OPTIONS
 from reference.headers import ARP, ICMPV6, IPV4, IPV6, NA, ND_BYTES, NS, RA, TPIDS, UDP, Malformed, Packet, number, read
 from reference.tables import Port
 
+Leased = Callable[[bytes], bool]
+"""Whether an address is leased to the sender, by its port and its MAC."""
+
 DHCP_SERVER, DHCPV6_SERVER = 67, 547  # RFC 2131, 4.1; RFC 9915, 7.2
 
 
@@ -53,37 +56,38 @@ def inspect(octets: bytes, ethernet: headers.Ethernet, port: Port) -> Inspected:
     return seen
 
 
-def ip_source(port: Port, seen: Inspected | None) -> Iterator[str]:
+def ip_source(port: Port, seen: Inspected | None, leased: Leased) -> Iterator[str]:
     """Step 7. seen None, as for all guards: nothing of the frame is."""
-    if seen and port.ips and seen.packet and not may_use(port, seen.packet.source):
+    if seen and port.addresses and seen.packet and not may_use(port, seen.packet.source, leased):
         yield "src_ip_denied"
     if seen and (seen.hidden or (port.locked and seen.nd and seen.packet and seen.packet.fragment)):
         yield "fragment_denied"
 
 
-def may_use(port: Port, address: bytes) -> bool:
+def may_use(port: Port, address: bytes, leased: Leased) -> bool:
     """Its own, and what belongs to nobody: 0.0.0.0 and ::; fe80::/10 a VM makes up for itself (RFC 4862, 5.3)."""
-    return (
-        not any(address) or (len(address) == 16 and address[0] == 0xFE and address[1] >> 6 == 2) or port.lists(address)
-    )
+    made_up = len(address) == 16 and address[0] == 0xFE and address[1] >> 6 == 2
+    return not any(address) or made_up or port.lists(address) or (port.snooped and leased(address))
 
 
-def neighbour(port: Port, octets: bytes, seen: Inspected | None, may_name: Callable[[int], bool]) -> Iterator[str]:
+def neighbour(
+    port: Port, octets: bytes, seen: Inspected | None, may_name: Callable[[int], bool], leased: Leased
+) -> Iterator[str]:
     """Step 8. may_name: whether a MAC is the sender's."""
     if seen is None or not port.locked:
         return
-    if seen.kind == ARP and not _honest_arp(port, octets, seen):
+    if seen.kind == ARP and not _honest_arp(port, octets, seen, leased):
         yield "arp_spoof"
-    if seen.nd and not (_honest_options(octets, seen, may_name) and _honest_target(port, octets, seen)):
+    if seen.nd and not (_honest_options(octets, seen, may_name) and _honest_target(port, octets, seen, leased)):
         yield "nd_spoof"
 
 
-def _honest_arp(port: Port, octets: bytes, seen: Inspected) -> bool:
+def _honest_arp(port: Port, octets: bytes, seen: Inspected, leased: Leased) -> bool:
     """RFC 826: of IPv4 over Ethernet, by the sender of the frame."""
     message = octets[seen.l3 :]
     if message[2:6] != bytes([0x08, 0x00, 6, 4]) or message[8:14] != octets[6:12]:
         return False
-    return not port.ips or may_use(port, message[14:18])
+    return not port.addresses or may_use(port, message[14:18], leased)
 
 
 def _honest_options(octets: bytes, seen: Inspected, may_name: Callable[[int], bool]) -> bool:
@@ -103,11 +107,13 @@ def _honest_options(octets: bytes, seen: Inspected, may_name: Callable[[int], bo
     return at >= seen.packet.end
 
 
-def _honest_target(port: Port, octets: bytes, seen: Inspected) -> bool:
+def _honest_target(port: Port, octets: bytes, seen: Inspected, leased: Leased) -> bool:
     """In NA what the sender says that it is, in DAD (from ::) what it wants to be; other NS go by step 7."""
     assert seen.packet is not None
     claims = seen.nd == NA or (seen.nd == NS and not any(seen.packet.source))
-    return not (claims and port.ips) or may_use(port, read(octets, seen.packet.payload + 8, 16))
+    if not claims or not port.addresses:
+        return True
+    return may_use(port, read(octets, seen.packet.payload + 8, 16), leased)
 
 
 def server(port: Port, seen: Inspected | None) -> Iterator[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from reference import guards, headers
-from reference.answers import addressed, arp_answer, arp_question, nd_answer, nd_question, owner
+from reference import guards, headers, leases
+from reference.answers import addressed, arp_answer, arp_question, nd_answer, nd_question
 from reference.choices import MOST_TAGS, TAGS_OF_ETHERNET
-from reference.fdb import CLUSTER, LEARNED, Entry, Fdb, is_group
+from reference.fdb import CLUSTER, LEARNED, Entry, Event, Fdb, is_group
+from reference.groups import Groups
 from reference.headers import ARP, C_TAG, IPV6, Malformed
+from reference.multicast import Multicast, hear
 from reference.rates import Load, Rates, weigh
 from reference.tables import Port, Segment
 
@@ -26,6 +28,7 @@ class Outcome:
         copies: (port, frame) of each copy.
         lost: (port, bytes) of copies that a port did not get for its rate.
         shadowed: (segment, reason) for which it would have been dropped.
+        spared: ports that were not sent a copy, because they have not joined the group.
     """
 
     fate: str
@@ -33,6 +36,7 @@ class Outcome:
     copies: tuple[tuple[int, bytes], ...] = ()
     lost: tuple[tuple[int, int], ...] = ()
     shadowed: tuple[tuple[int, str], ...] = ()
+    spared: int = 0
 
 
 class _Decided(Exception):
@@ -54,6 +58,7 @@ class _Walk:
     ethernet: headers.Ethernet = field(init=False)
     seen: guards.Inspected | None = None
     unreadable: bool = False
+    refused: bool = False  # by a guard, in shadow
     l3_bytes: int = 0
     shadowed: list[tuple[int, str]] = field(default_factory=list)
 
@@ -90,14 +95,26 @@ class Switch:
 
     Attributes:
         segments, ports: by number.
-        fdb, rates: what it remembers of stations, and of frames a second.
+        fdb, rates, groups, neighbours: what it remembers of stations, frames a second, multicast and addresses.
     """
 
-    def __init__(self, segments: dict[int, Segment], ports: Iterable[Port], *, ageing: int, capacity: int) -> None:
+    def __init__(
+        self,
+        segments: dict[int, Segment],
+        ports: Iterable[Port],
+        *,
+        ageing: int,
+        capacity: int,
+        groups: int,
+        neighbours: int,
+    ) -> None:
         self.segments = segments
         self.ports = {port.number: port for port in ports}
         self.rates = Rates()
-        self.fdb = Fdb(self.ports, ageing, capacity)
+        self.events: list[Event] = []
+        self.fdb = Fdb(self.ports, ageing, capacity, self.events)
+        self.groups = Groups(groups)
+        self.neighbours = leases.Neighbours(self.ports, segments, neighbours, self.events)
         for port in self.ports.values():
             for segment in port.segments:
                 self.fdb |= {(segment, mac): Entry(port=port.number, listed=True) for mac in port.macs}
@@ -124,8 +141,9 @@ class Switch:
         if walk.port.state not in ("up", "draining"):  # 4a
             raise _Decided("standby")
         self._enforce(walk, self._mac_source(walk))  # 5, 6
-        self._enforce(walk, guards.ip_source(walk.port, walk.seen))  # 7
-        self._enforce(walk, guards.neighbour(walk.port, walk.octets, walk.seen, self._may_name(walk)))  # 8
+        leased = self._leased(walk)
+        self._enforce(walk, guards.ip_source(walk.port, walk.seen, leased))  # 7
+        self._enforce(walk, guards.neighbour(walk.port, walk.octets, walk.seen, self._may_name(walk), leased))  # 8
         self._enforce(walk, guards.server(walk.port, walk.seen))  # 9
         known = self.fdb.find((walk.segment, walk.destination), walk.now)  # 10
         to = self.ports.get(known.port) if known else None
@@ -149,6 +167,7 @@ class Switch:
         if known:  # 16
             if to is None or vid is None or not to.can_receive or (walk.port.uplink and to.uplink):
                 raise _Decided("no_destination")
+            self._follow_dhcp(walk)
             return Outcome("forwarded", walk.segment, ((to.number, walk.copy(vid)),))
         if not is_group(walk.destination) and self.segments[walk.segment].drop_unknown:  # 17
             raise _Decided("unknown_unicast")
@@ -160,6 +179,7 @@ class Switch:
             if not walk.port.shadow:
                 raise _Decided(reason)
             walk.shadowed.append((walk.segment, reason))
+            walk.refused = True
             return
 
     def _parse(self, walk: _Walk) -> None:
@@ -207,6 +227,37 @@ class Switch:
     def _may_name(self, walk: _Walk) -> Callable[[int], bool]:
         return lambda mac: mac == walk.source or (bool(walk.port.macs) and self._lists(walk, mac))
 
+    def _leased(self, walk: _Walk) -> Callable[[bytes], bool]:
+        def leased(address: bytes) -> bool:
+            found = self.neighbours.find(walk.segment, address, walk.now)
+            return found is not None and (found.port, found.mac) == (walk.port.number, walk.source)
+
+        return leased
+
+    def _follow_dhcp(self, walk: _Walk) -> bool:
+        """What a frame that is delivered says of leases; whether it is such a frame."""
+        snooped = any(port.snooped and walk.segment in port.segments for port in self.ports.values())
+        kind, l3 = (walk.seen.kind, walk.seen.l3) if walk.seen else (walk.ethernet.kind, walk.ethernet.payload)
+        if not snooped or walk.refused or walk.unreadable or not leases.is_dhcp(walk.octets, kind, l3, walk.port):
+            return False
+        if not walk.followed_by_tag:
+            says = leases.hear(walk.octets, walk.ethernet, walk.port)
+            leases.follow(
+                self.neighbours,
+                says,
+                walk.port,
+                walk.source,
+                walk.segment,
+                walk.now,
+                lambda mac: self._holder(walk, mac),
+            )
+        return True
+
+    def _holder(self, walk: _Walk, mac: int) -> Port | None:
+        entry = self.fdb.find((walk.segment, mac), walk.now)
+        port = self.ports.get(entry.port) if entry else None
+        return port if port and port.snooped else None
+
     def _arrival(self, walk: _Walk, known: bool) -> Iterator[str]:
         """Step 11."""
         load = walk.load()
@@ -229,10 +280,11 @@ class Switch:
         if asks is None or walk.unreadable or walk.port.uplink or walk.followed_by_tag or walk.gso_size:
             return None
         address = asks(walk.octets, l3) if is_group(walk.destination) else None
-        to = owner(self.ports.values(), walk.segment, address) if address else None
-        if to is None or to is walk.port or not to.can_receive or (walk.port.isolated and to.isolated):
+        known = self.neighbours.find(walk.segment, address, walk.now) if address else None
+        to = self.ports[known.port] if known else None
+        if known is None or to is None or to is walk.port or not to.can_receive or (walk.port.isolated and to.isolated):
             return None
-        mac = next(iter(to.macs)).to_bytes(6, "big")
+        mac = known.mac.to_bytes(6, "big")
         message = (arp_answer if walk.ethernet.kind == ARP else nd_answer)(walk.octets, l3, mac)
         vid, load = walk.tci & 0xFFF, Load(1, 14 + len(message))
         if not self._may_have(walk.port, load, vid, walk.now):
@@ -248,7 +300,12 @@ class Switch:
         return self.rates.take(to, {"out_bits": load.bits(tagged=vid != 0), "out_packets": load.frames}, now)
 
     def _flood(self, walk: _Walk) -> Outcome:
-        copies, lost = [], []
+        copies, lost, spared = [], [], 0
+        message = None
+        told = self._follow_dhcp(walk)
+        if self.segments[walk.segment].groups and is_group(walk.destination) and not told:
+            message = Multicast() if walk.followed_by_tag else hear(walk.octets, walk.ethernet)
+            self.groups.hear(message, walk.port, walk.segment, walk.now)
         for to in self.ports.values():
             vid = to.vid_of(walk.segment)
             if vid is None or to is walk.port or not to.can_receive:
@@ -257,9 +314,14 @@ class Switch:
                 continue
             if walk.followed_by_tag and vid == 0:
                 continue
+            if message and not self.groups.gets(message, to, walk.segment, walk.now):
+                spared += 1
+                continue
             copy = walk.copy(vid)
             if self._may_depart(walk, to, vid):
                 copies.append((to.number, copy))
+                if message:
+                    self.groups.asked(message, to, walk.segment, walk.now)
             else:
                 lost.append((to.number, len(copy)))
-        return Outcome("flooded", walk.segment, tuple(copies), tuple(lost))
+        return Outcome("flooded", walk.segment, tuple(copies), tuple(lost), spared=spared)

@@ -10,10 +10,11 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(slots=True, kw_only=True)
 class Segment:
-    """mtu: bytes of L3."""
+    """mtu: bytes of L3. groups: multicast follows IGMP and MLD."""
 
     mtu: int = 1500
     drop_unknown: bool = False
+    groups: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Port:
         macs, ips: what it lists; nothing: anything.
         limits: name → bits or frames a second, as in `rates.BUCKETS`.
         shadow: its guards, and the limits of what it brings, count what they would drop.
+        snooped: it is held to what DHCP servers lease to its VM, and to what it lists.
     """
 
     number: int
@@ -42,6 +44,7 @@ class Port:
     max_macs: int = 1024
     limits: dict[str, int] = field(default_factory=dict)
     shadow: bool = False
+    snooped: bool = False
 
     @property
     def segments(self) -> list[int]:
@@ -51,7 +54,12 @@ class Port:
     @property
     def locked(self) -> bool:
         """It lists something, so that its VM may not go by other addresses."""
-        return bool(self.macs or self.ips)
+        return bool(self.macs) or self.addresses
+
+    @property
+    def addresses(self) -> bool:
+        """It may not go by any IP."""
+        return bool(self.ips) or self.snooped
 
     @property
     def inspected(self) -> bool:
