@@ -86,7 +86,7 @@ static __always_inline int vx_note_dhcp(struct __sk_buff *skb, struct vx_frame *
 {
 	struct vx_dhcp dhcp;
 
-	if (f->segment.flags & VX_SEGMENT_LEASES &&
+	if (f->segment.flags & VX_SEGMENT_LEASES && !f->shadowed &&
 	    f->from.flags & (VX_PORT_UPLINK | VX_PORT_TRUSTED | VX_PORT_SNOOPED))
 		f->dhcp = vx_find_dhcp(skb, f, &dhcp);
 	return VX_GO_ON;

@@ -83,6 +83,9 @@ struct vx_frame {
 	__u16 udp_source; /* port of a UDP header within reach */
 	__u8 nd;	  /* ICMPv6 type of an ND message within reach */
 
+	/* verdict.h */
+	bool shadowed; /* in force, a guard or limit would have dropped it */
+
 	/* dhcp.h */
 	bool dhcp; /* a DHCP message that may say something of leases */
 

@@ -109,11 +109,12 @@ static __always_inline void vx_count_undelivered(__u16 port, __u16 segment, __u3
  * Wraps a stage that only drops, for what the port itself has asked for. In shadow a drop is counted
  * as what would have been, and the frame goes on to the next stage, which may find fault with it too.
  */
-static __always_inline int vx_enforce(const struct vx_frame *f, int fate)
+static __always_inline int vx_enforce(struct vx_frame *f, int fate)
 {
 	if (fate == VX_GO_ON || !(f->from.flags & VX_PORT_SHADOW))
 		return fate;
 	vx_count_drop(f, vx_fate_reason(fate), VX_DROP_SHADOW);
+	f->shadowed = true;
 	return VX_GO_ON;
 }
 

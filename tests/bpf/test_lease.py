@@ -432,6 +432,11 @@ def _snooped_in_shadow(world: World) -> None:
     world.set_port(2, flags=PortFlag.SHADOW | PortFlag.SNOOPED)
 
 
+def _trusted_in_shadow(world: World) -> None:
+    """The server goes by a MAC that its port does not list."""
+    world.set_port(2, flags=PortFlag.SHADOW | PortFlag.TRUSTED | PortFlag.MAC_LOCKED)
+
+
 def _down(world: World) -> None:
     world.set_port(1, flags=world.ports[1].flags, ifindex=0)
 
@@ -447,6 +452,7 @@ def _small(world: World) -> None:
         (_not_trusted, "dhcp_server_denied"),
         (_shadow, FORWARDED),  # what a guard would drop says nothing either
         (_snooped_in_shadow, FORWARDED),
+        (_trusted_in_shadow, FORWARDED),
         (_not_snooped, FORWARDED),
         (_not_flagged, FORWARDED),
         (_not_known, FLOODED),
