@@ -21,6 +21,7 @@ TENANTS = ("acme", "acme", "zoo")
 _BITS = st.sampled_from([1_000, 64_000, 1_000_000, 3_333_333, 100_000_000, 10**12])
 _PACKETS = st.sampled_from([1, 2, 3, 7, 10, 1_000, 10**9])
 _RATE = st.builds(Rate, bits=_BITS) | st.builds(Rate, packets=_PACKETS) | st.builds(Rate, bits=_BITS, packets=_PACKETS)
+_SOMETIMES = st.sampled_from([False, False, True])
 _MISSING_MS = st.sampled_from([0, 100, 240, 250, 900, 990, 1_000, 5_000, 63_000, 10**6, 10**9])
 
 
@@ -89,8 +90,8 @@ def _port(draw: st.DrawFn, number: int, segments: tuple[Segment, ...]) -> Port:
         learn_rate=draw(st.sampled_from([1000, 1000, 1000, None, 1, 3, 20])),
         dhcp_snoop=draw(rarely()),
         enforce=Enforce.SHADOW if draw(rarely()) else Enforce.ON,
-        rate_in=draw(_RATE) if draw(rarely()) else None,
-        rate_out=draw(_RATE) if draw(rarely()) else None,
+        rate_in=draw(_RATE) if draw(_SOMETIMES) else None,
+        rate_out=draw(_RATE) if draw(_SOMETIMES) else None,
         storm_broadcast=draw(_PACKETS) if draw(rarely()) else None,
         storm_multicast=draw(_PACKETS) if draw(rarely()) else None,
         storm_unknown=draw(_PACKETS) if draw(rarely()) else None,

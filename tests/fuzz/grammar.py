@@ -62,7 +62,7 @@ class Cast:
 
     Args:
         mute: nobody hears the copies, so that GSO frames may be of any shape.
-        theme: `PLAIN`: a bit of everything; `CROWD`: MACs that are ever new; `FLAP`: two MACs from all over the place;
+        theme: `PLAIN`: a bit of everything; `CROWD`: MACs that are ever new; `FLAP`: one MAC from all over the place;
             `GROUPS`: mostly multicast, and time that goes by; `LEASES`: mostly DHCP.
     """
 
@@ -182,7 +182,7 @@ class _Gunner:
             (60, self._mac(self.place)),
             (15, known),
             (150 if self.cast.theme == CROWD else 8, frames.mac(0x1000 + self.rng.randrange(200))),
-            (150 if self.cast.theme == FLAP else 0, frames.mac(0x2000 + self.rng.randrange(2))),
+            (150 if self.cast.theme == FLAP else 0, frames.mac(0x2000)),
             (3, self._mac(self.one(self.cast.places))),
             (2, frames.mac(0x50)),
             (1, self.one((bytes(6), BROADCAST, frames.MULTICAST, bytes([3]) + bytes(5)))),
@@ -278,7 +278,7 @@ class _Gunner:
             (4, 250_000_000),
             (4, 1_000_000_000),
             (15 if self.cast.theme == GROUPS else 1, 5_000_000_000 + self.rng.randrange(2)),
-            (1, 300_000_000_000 + self.rng.randrange(2)),
+            (0 if self.cast.theme == FLAP else 1, 300_000_000_000 + self.rng.randrange(2)),
         )
 
 

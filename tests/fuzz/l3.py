@@ -253,7 +253,7 @@ MAKERS = (
     (22, _ipv4),
     (22, _ipv6),
     (19, _neighbour),
-    (10, _question),
+    (16, _question),
     (10, groups),
     (4, leases),
 )
