@@ -17,12 +17,13 @@ from vxagent.datapath.bpf_prog import Program, ProgSpec, ProgType
 from vxagent.errors import HostError
 from vxagent.lab.namespaces import CommandFailed, Namespace
 from vxagent.lab.tap import open_tap
+from vxagent.lab.waiting import wait_until
 from vxagent.lab.world import World
 from vxagent.model.device import Device
 from vxagent.netlink.base import Inspection, LinkChange
 from vxagent.netlink.links import NetlinkLinks
 
-SOON_S = 2.0  # for an event on a busy machine; the one that must be quick is measured
+SOON_S = 10.0  # for an event on a busy machine; the one that must be quick is measured
 PAIR = InternalPair(ifname="vxhost", peer="vxi-0123456789", mac="02:00:00:00:00:01", mtu=1400)
 
 # r0 = -1 (TC_ACT_UNSPEC: go on); exit
@@ -45,6 +46,10 @@ class Events:
             change = self._said.get(timeout=max(0.0, deadline - time.monotonic()))
             if wanted(change):
                 return change
+
+    def take(self) -> list[LinkChange | None]:
+        """What was said since; it is forgotten."""
+        return [self._said.get() for _ in range(self._said.qsize())]
 
     def device(self, ifname: str, wanted: Callable[[Device], bool] = lambda _: True) -> Device:
         """The device of the next event that shows it so."""
@@ -350,8 +355,8 @@ def test_addresses_that_come_and_go_are_told(switch: Namespace, events: Events) 
     events.device("v0", lambda device: not device.addresses)
 
 
-def test_an_event_arrives_as_soon_as_the_kernel_can_be_asked(switch: Namespace, links: NetlinkLinks) -> None:
-    """In not much more than a question and its answer take. Medians of twenty: one alone may meet a busy machine."""
+def test_an_event_arrives_about_as_soon_as_a_process_can_ask(switch: Namespace, links: NetlinkLinks) -> None:
+    """Nothing waits for its turn to look. Medians of twenty: one alone may meet a busy machine."""
     arrived: queue.Queue[tuple[float, LinkChange | None]] = queue.Queue()
     links.watch(lambda change: arrived.put((time.monotonic(), change)))
     switch.ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
@@ -359,7 +364,7 @@ def test_an_event_arrives_as_soon_as_the_kernel_can_be_asked(switch: Namespace, 
     took, asked = [], []
     for up in (True, False) * 10:
         began = time.monotonic()
-        get(links, "v0")
+        switch.ip("link", "show", "dev", "v0")
         asked.append(time.monotonic() - began)
         began = time.monotonic()
         links.set_device(SetDevice(ifindex=ifindex, ifname="v0", up=up))
@@ -373,7 +378,7 @@ def test_an_event_arrives_as_soon_as_the_kernel_can_be_asked(switch: Namespace, 
             ):
                 break
         took.append(at - began)
-    assert statistics.median(took) < 20 * statistics.median(asked)
+    assert statistics.median(took) < 5 * statistics.median(asked)
 
 
 def test_lost_events_are_told_and_later_ones_too(
@@ -390,8 +395,14 @@ def test_lost_events_are_told_and_later_ones_too(
     switch.ip_batch(f"link add d{n} type veth peer name e{n}" for n in range(50))
     go_on.set()
     events.wait(lambda change: change is None)
-    switch.ip("link", "set", "d49", "up")
-    events.device("d49", lambda device: device.up)
+
+    def is_told() -> bool:
+        """Of every change, once the reader has caught up: until then the small buffer may lose some more."""
+        for state in ("up", "down"):
+            switch.ip("link", "set", "d49", state)
+        return any(change and change.device and change.device.up for change in events.take())
+
+    wait_until(is_told)
 
 
 def test_nothing_is_told_after_close(switch: Namespace) -> None:
