@@ -21,7 +21,7 @@ from vxagent.lab.pump import NEEDS_CSUM, VNET_HDR
 
 T = TypeVar("T")
 
-PLAIN, CROWD, FLAP, GROUPS, LEASES = "plain", "crowd", "flap", "groups", "leases"
+PLAIN, CROWD, FLAP, GROUPS, LEASES, QUESTIONS = "plain", "crowd", "flap", "groups", "leases", "questions"
 GSO_TCPV4, GSO_TCPV6 = 1, 4  # <linux/virtio_net.h>
 GSO_SIZES = (0xFFFF, 8, 100, 536, 552, 1000, 1440, 1448, 1460, 1472, 1480, 8960, 8976)  # 0xffff: GSO_BY_FRAGS
 LARGEST_RUN = 3_000  # what a test run takes of one page
@@ -63,7 +63,8 @@ class Cast:
     Args:
         mute: nobody hears the copies, so that GSO frames may be of any shape.
         theme: `PLAIN`: a bit of everything; `CROWD`: MACs that are ever new; `FLAP`: one MAC from all over the place;
-            `GROUPS`: mostly multicast, and time that goes by; `LEASES`: mostly DHCP.
+            `GROUPS`: mostly multicast, and time that goes by; `LEASES`: mostly DHCP; `QUESTIONS`:
+            mostly for MACs.
     """
 
     def __init__(self, setting: Setting, *, mute: bool, theme: str) -> None:
@@ -96,9 +97,9 @@ class Cast:
         ]
 
     def _listed(self, number: int) -> list[str]:
-        """Addresses that others list where a place is."""
+        """Addresses that others list where a place is, each with one MAC."""
         others = [self.setting.ports[at - 1] for at in self._others(number)]
-        return [address for port in others for address in port.ips if "/" not in address and port.macs]
+        return [address for port in others for address in port.ips if "/" not in address and len(port.macs) == 1]
 
     def _clients(self, number: int) -> list[int]:
         """Ports that a DHCP server there could lease to, or else all."""
@@ -151,7 +152,7 @@ class _Gunner:
             self.place in self.cast.servers,
             self.place in self.cast.leased,
         )
-        special = {GROUPS: l3.groups, LEASES: l3.leases}.get(self.cast.theme)
+        special = {GROUPS: l3.groups, LEASES: l3.leases, QUESTIONS: l3.questions}.get(self.cast.theme)
         inside, kind, destination = special(who) if special and self.rng.random() < 0.75 else l3.draw(who)
         tags = self._tags()
         if destination is None or self.rng.random() < 0.03:
@@ -176,11 +177,12 @@ class _Gunner:
         return bytes.fromhex(macs_of(number)[0].replace(":", ""))
 
     def _source(self) -> bytes:
-        number = self.pick((8, self.place), (1, self.one(self.cast.places)))
+        uplink = self.place > len(self.cast.setting.ports)
+        number = self.pick((2 if uplink else 8, self.place), (1, self.one(self.cast.places)))
         known = bytes.fromhex(self.one(macs_of(number)).replace(":", ""))
         return self.pick(
             (60, self._mac(self.place)),
-            (15, known),
+            (60 if uplink else 15, known),
             (150 if self.cast.theme == CROWD else 8, frames.mac(0x1000 + self.rng.randrange(200))),
             (150 if self.cast.theme == FLAP else 0, frames.mac(0x2000)),
             (3, self._mac(self.one(self.cast.places))),
@@ -238,7 +240,7 @@ class _Gunner:
     def _gso(self, inside: L3, tags: list[bytes], octets: bytes, *, whole: bool) -> tuple[int, bytes]:
         """(gso_size, header) of a frame that stands for several; whole: nothing of it is spoilt."""
         tcp_at = l3.tcp_at(inside)
-        if self.rng.randrange(10 if tcp_at is None else 2):
+        if self.rng.randrange(10 if tcp_at is None and not self.cast.mute else 2):
             return 0, NO_OFFLOAD
         if self.cast.mute and _runs(octets):
             self.kinds.append("gso, any")

@@ -205,17 +205,19 @@ def _neighbour(who: Speaker) -> Drawn:
     return _lie(rng, made, 4), f"nd {kind}"
 
 
-def _question(who: Speaker) -> Drawn:
+def questions(who: Speaker) -> tuple[L3, str, bytes]:
     """ARP or ND for an address that a VM may have, as hosts ask."""
     rng, version = who.rng, who.rng.choice((4, 6))
     known = [address for address in who.listed if (":" in address) == (version == 6)]
-    target = rng.choice(known) if known and rng.random() < 0.9 else who.address(version)
-    source = who.address(version)
+    target = rng.choice(known) if known and rng.random() < 0.8 else who.address(version)
+    nobody = "0.0.0.0" if version == 4 else "::"
+    source = rng.choice((*[who.address(version)] * 8, nobody, target))
     if version == 4:
         return arp(source, target, sender_mac=who.mac), "arp question", frames.BROADCAST
     options = [link_layer(1, who.mac), bytes([14, 1]) + bytes(6)][: rng.choice((0, 1, 1, 1, 2))]
     asked = solicitation(target, *options, source=source)
-    return asked, "nd question", asking.mac_of(asking.group_of(target))
+    hops = rng.choice((*[asking.HOPS] * 9, 254))
+    return asking.hop_limit(asked, hops), "nd question", asking.mac_of(asking.group_of(target))
 
 
 def groups(who: Speaker) -> tuple[L3, str, bytes]:
@@ -253,7 +255,7 @@ MAKERS = (
     (22, _ipv4),
     (22, _ipv6),
     (19, _neighbour),
-    (16, _question),
+    (10, questions),
     (10, groups),
     (4, leases),
 )

@@ -13,7 +13,8 @@ from fuzz.literal import as_code
 from fuzz.setting import Setting
 from fuzz.tally import Tally
 from reference.choices import TICKS_PER_NS
-from reference.switch import Outcome, Switch
+from reference.switch import Switch
+from reference.walk import Outcome
 from support import frames
 from support.outcome import TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fuzz.grammar import Shot
-from reference.switch import Outcome, Switch
+from reference.switch import Switch
+from reference.walk import Outcome
 
 FATES = frozenset(
     {

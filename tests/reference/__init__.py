@@ -9,6 +9,7 @@
     leases.py    who has an address: steps 7 and 12
     multicast.py what IGMP, MLD and PIM say
     groups.py    step 18, where multicast follows them
+    walk.py      one frame on its way
     switch.py    the table, from top to bottom
     choices.py   where the table leaves a choice: what was chosen, and why
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from reference import guards, headers, leases
 from reference.answers import addressed, arp_answer, arp_question, nd_answer, nd_question
@@ -12,82 +12,11 @@ from reference.fdb import CLUSTER, LEARNED, Entry, Event, Fdb, is_group
 from reference.groups import Groups
 from reference.headers import ARP, C_TAG, IPV6, Malformed
 from reference.multicast import Multicast, hear
-from reference.rates import Load, Rates, weigh
+from reference.rates import Load, Rates
 from reference.tables import Port, Segment
+from reference.walk import Decided, Outcome, Walk
 
 BROADCAST = 0xFFFFFFFFFFFF
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a frame.
-
-    Attributes:
-        fate: the verdict, or the reason of a drop.
-        segment: for which it is counted, 0 for none.
-        copies: (port, frame) of each copy.
-        lost: (port, bytes) of copies that a port did not get for its rate.
-        shadowed: (segment, reason) for which it would have been dropped.
-        spared: ports that were not sent a copy, because they have not joined the group.
-    """
-
-    fate: str
-    segment: int
-    copies: tuple[tuple[int, bytes], ...] = ()
-    lost: tuple[tuple[int, int], ...] = ()
-    shadowed: tuple[tuple[int, str], ...] = ()
-    spared: int = 0
-
-
-class _Decided(Exception):
-    """The frame's walk ends here."""
-
-    def __init__(self, fate: str) -> None:
-        self.fate = fate
-
-
-@dataclass(slots=True)
-class _Walk:
-    """One frame on its way."""
-
-    port: Port
-    octets: bytes
-    gso_size: int
-    now: int
-    segment: int = 0
-    ethernet: headers.Ethernet = field(init=False)
-    seen: guards.Inspected | None = None
-    unreadable: bool = False
-    refused: bool = False  # by a guard, in shadow
-    l3_bytes: int = 0
-    shadowed: list[tuple[int, str]] = field(default_factory=list)
-
-    @property
-    def destination(self) -> int:
-        return self.ethernet.destination
-
-    @property
-    def source(self) -> int:
-        return self.ethernet.source
-
-    @property
-    def tci(self) -> int:
-        return self.ethernet.tags[0][1] if self.ethernet.tags else 0
-
-    @property
-    def followed_by_tag(self) -> bool:
-        return len(self.ethernet.tags) > 1
-
-    def copy(self, vid: int) -> bytes:
-        """The frame as it leaves: with the priority that it came with."""
-        inside = self.octets[12 + 4 * bool(self.ethernet.tags) :]
-        tag = (C_TAG << 16 | self.tci & 0xF000 | vid).to_bytes(4, "big") if vid else b""
-        return self.octets[:12] + tag + inside
-
-    def load(self) -> Load:
-        tags = min(len(self.ethernet.tags), TAGS_OF_ETHERNET)
-        outermost = 4 * bool(tags)
-        return weigh(len(self.octets) - outermost, self.l3_bytes, 14 + 4 * tags - outermost, self.gso_size)
 
 
 class Switch:
@@ -123,23 +52,21 @@ class Switch:
         """A frame, all tags in its bytes, at a time in nanoseconds. gso_size: payload of each of its segments."""
         if port not in self.ports:
             return Outcome("no_destination", 0)
-        walk = _Walk(self.ports[port], octets, gso_size, now)
+        walk = Walk(self.ports[port], octets, gso_size, now)
         try:
             outcome = self._walk(walk)
-        except Malformed:
-            outcome = Outcome("malformed", 0)
-        except _Decided as decided:
+        except Decided as decided:
             outcome = Outcome(decided.fate, walk.segment)
         return replace(outcome, shadowed=tuple(walk.shadowed))
 
-    def _walk(self, walk: _Walk) -> Outcome:
+    def _walk(self, walk: Walk) -> Outcome:
         self._parse(walk)  # 1
         self._keep_link_local(walk)  # 2
         self._classify(walk)  # 3
         if walk.source == 0 or is_group(walk.source):  # 4
-            raise _Decided("src_invalid")
+            raise Decided("src_invalid")
         if walk.port.state not in ("up", "draining"):  # 4a
-            raise _Decided("standby")
+            raise Decided("standby")
         self._enforce(walk, self._mac_source(walk))  # 5, 6
         leased = self._leased(walk)
         self._enforce(walk, guards.ip_source(walk.port, walk.seen, leased))  # 7
@@ -149,7 +76,7 @@ class Switch:
         to = self.ports.get(known.port) if known else None
         vid = to.vid_of(walk.segment) if to else None
         if walk.followed_by_tag and vid == 0:  # 3
-            raise _Decided("vlan_denied")
+            raise Decided("vlan_denied")
         self._enforce(walk, self._arrival(walk, known is not None))  # 11
         if reply := self._answer(walk):  # 12
             return reply
@@ -157,37 +84,40 @@ class Switch:
             (walk.segment, walk.source), walk.port, walk.now, lambda: self.rates.take(walk.port, {"learn": 1}, walk.now)
         )
         if known and known.port == walk.port.number:  # 14
-            raise _Decided("hairpin")
+            raise Decided("hairpin")
         if to and walk.port.isolated and to.isolated:
-            raise _Decided("isolated")
+            raise Decided("isolated")
         if walk.l3_bytes > self.segments[walk.segment].mtu:  # 15
-            raise _Decided("mtu_exceeded")
+            raise Decided("mtu_exceeded")
         if to and vid is not None and not self._may_depart(walk, to, vid):
-            raise _Decided("rate_limited")
+            raise Decided("rate_limited")
         if known:  # 16
             if to is None or vid is None or not to.can_receive or (walk.port.uplink and to.uplink):
-                raise _Decided("no_destination")
+                raise Decided("no_destination")
             self._follow_dhcp(walk)
             return Outcome("forwarded", walk.segment, ((to.number, walk.copy(vid)),))
         if not is_group(walk.destination) and self.segments[walk.segment].drop_unknown:  # 17
-            raise _Decided("unknown_unicast")
+            raise Decided("unknown_unicast")
         return self._flood(walk)  # 18
 
-    def _enforce(self, walk: _Walk, reasons: Iterable[str]) -> None:
+    def _enforce(self, walk: Walk, reasons: Iterable[str]) -> None:
         """One stage of what a port has asked for itself: it drops, or in shadow counts that it would."""
         for reason in reasons:
             if not walk.port.shadow:
-                raise _Decided(reason)
+                raise Decided(reason)
             walk.shadowed.append((walk.segment, reason))
             walk.refused = True
             return
 
-    def _parse(self, walk: _Walk) -> None:
+    def _parse(self, walk: Walk) -> None:
         octets = walk.octets
-        walk.ethernet = outer = headers.ethernet(octets, TAGS_OF_ETHERNET)
-        walk.l3_bytes = len(octets) - outer.payload
-        if walk.gso_size:
-            walk.l3_bytes = headers.segment_bytes(octets, outer.kind, outer.payload, walk.gso_size)
+        try:
+            walk.ethernet = outer = headers.ethernet(octets, TAGS_OF_ETHERNET)
+            walk.l3_bytes = len(octets) - outer.payload
+            if walk.gso_size:
+                walk.l3_bytes = headers.segment_bytes(octets, outer.kind, outer.payload, walk.gso_size)
+        except Malformed:
+            raise Decided("malformed") from None
         if not walk.port.inspected:
             return
         try:
@@ -196,19 +126,19 @@ class Switch:
             walk.unreadable = True
             self._enforce(walk, ["malformed"])
 
-    def _keep_link_local(self, walk: _Walk) -> None:
+    def _keep_link_local(self, walk: Walk) -> None:
         if walk.ethernet.destination >> 4 == 0x0180C200000:
-            raise _Decided("to_host" if walk.port.uplink else "link_local")
+            raise Decided("to_host" if walk.port.uplink else "link_local")
 
-    def _classify(self, walk: _Walk) -> None:
+    def _classify(self, walk: Walk) -> None:
         tpid, tci = walk.ethernet.tags[0] if walk.ethernet.tags else (C_TAG, 0)
         vid = tci & 0xFFF
         segment = walk.port.tagged.get(vid) if vid else walk.port.untagged
         if tpid != C_TAG or segment is None:
-            raise _Decided("to_host" if walk.port.uplink else "vlan_denied")
+            raise Decided("to_host" if walk.port.uplink else "vlan_denied")
         walk.segment = segment
 
-    def _mac_source(self, walk: _Walk) -> Iterator[str]:
+    def _mac_source(self, walk: Walk) -> Iterator[str]:
         """Steps 5 and 6."""
         port, entry = walk.port, self.fdb.find((walk.segment, walk.source), walk.now)
         if port.macs and not self._lists(walk, walk.source):
@@ -220,21 +150,21 @@ class Switch:
         if not left and not (port.uplink and owner and owner.migrating):
             yield "src_mac_conflict"
 
-    def _lists(self, walk: _Walk, mac: int) -> bool:
+    def _lists(self, walk: Walk, mac: int) -> bool:
         entry = self.fdb.find((walk.segment, mac), walk.now)
         return entry is not None and entry.listed and entry.port == walk.port.number
 
-    def _may_name(self, walk: _Walk) -> Callable[[int], bool]:
+    def _may_name(self, walk: Walk) -> Callable[[int], bool]:
         return lambda mac: mac == walk.source or (bool(walk.port.macs) and self._lists(walk, mac))
 
-    def _leased(self, walk: _Walk) -> Callable[[bytes], bool]:
+    def _leased(self, walk: Walk) -> Callable[[bytes], bool]:
         def leased(address: bytes) -> bool:
             found = self.neighbours.find(walk.segment, address, walk.now)
             return found is not None and (found.port, found.mac) == (walk.port.number, walk.source)
 
         return leased
 
-    def _follow_dhcp(self, walk: _Walk) -> bool:
+    def _follow_dhcp(self, walk: Walk) -> bool:
         """What a frame that is delivered says of leases; whether it is such a frame."""
         snooped = any(port.snooped and walk.segment in port.segments for port in self.ports.values())
         kind, l3 = (walk.seen.kind, walk.seen.l3) if walk.seen else (walk.ethernet.kind, walk.ethernet.payload)
@@ -253,12 +183,12 @@ class Switch:
             )
         return True
 
-    def _holder(self, walk: _Walk, mac: int) -> Port | None:
+    def _holder(self, walk: Walk, mac: int) -> Port | None:
         entry = self.fdb.find((walk.segment, mac), walk.now)
         port = self.ports.get(entry.port) if entry else None
         return port if port and port.snooped else None
 
-    def _arrival(self, walk: _Walk, known: bool) -> Iterator[str]:
+    def _arrival(self, walk: Walk, known: bool) -> Iterator[str]:
         """Step 11."""
         load = walk.load()
         if not self.rates.take(
@@ -273,7 +203,7 @@ class Switch:
         if not known and not self.rates.take(walk.port, {kind: load.frames}, walk.now):
             yield "storm_limited"
 
-    def _answer(self, walk: _Walk) -> Outcome | None:
+    def _answer(self, walk: Walk) -> Outcome | None:
         """Step 12; None: it is not asked for, or not known here and now."""
         l3 = walk.ethernet.payload
         asks = {ARP: arp_question, IPV6: nd_question}.get(walk.ethernet.kind)
@@ -288,18 +218,18 @@ class Switch:
         message = (arp_answer if walk.ethernet.kind == ARP else nd_answer)(walk.octets, l3, mac)
         vid, load = walk.tci & 0xFFF, Load(1, 14 + len(message))
         if not self._may_have(walk.port, load, vid, walk.now):
-            raise _Decided("rate_limited")
+            raise Decided("rate_limited")
         answer = addressed(walk.octets, mac, walk.tci, message, walk.octets[l3 - 2 : l3])
         return Outcome("replied", walk.segment, ((walk.port.number, answer),))
 
-    def _may_depart(self, walk: _Walk, to: Port, vid: int) -> bool:
+    def _may_depart(self, walk: Walk, to: Port, vid: int) -> bool:
         """The rate of step 15, for one copy."""
         return self._may_have(to, walk.load(), vid, walk.now)
 
     def _may_have(self, to: Port, load: Load, vid: int, now: int) -> bool:
         return self.rates.take(to, {"out_bits": load.bits(tagged=vid != 0), "out_packets": load.frames}, now)
 
-    def _flood(self, walk: _Walk) -> Outcome:
+    def _flood(self, walk: Walk) -> Outcome:
         copies, lost, spared = [], [], 0
         message = None
         told = self._follow_dhcp(walk)
