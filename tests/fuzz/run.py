@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fuzz.bench import Bench
 from fuzz.drawn import rarely, settings
 from fuzz.grammar import CROWD, FLAP, GROUPS, LEASES, PLAIN, QUESTIONS, Cast, shoot
+from fuzz.literal import as_code
 from fuzz.play import Differs, Game, play
 from fuzz.tally import Tally
 
@@ -26,7 +27,7 @@ def games(draw: st.DrawFn) -> Game:
     numbers = [draw(st.integers(0, (1 << 32) - 1)) for _ in range(draw(_HOW_MANY))]
     special = [GROUPS] * any(segment.multicast_snooping for segment in setting.segments)
     special += [QUESTIONS] * any(len(port.macs) == 1 and port.ips for port in setting.ports)
-    special += [LEASES] * any(port.dhcp_snoop for port in setting.ports)
+    special += [LEASES, LEASES] * any(port.dhcp_snoop for port in setting.ports)
     theme = draw(st.sampled_from([PLAIN, PLAIN, CROWD, FLAP, *special, *special]))
     cast = Cast(setting, mute=mute, theme=theme)
     return Game(setting, tuple(shoot(cast, number) for number in numbers), mute)
@@ -63,6 +64,10 @@ def _round(bench: Bench, tally: Tally, number: int) -> None:
     )
     @given(games())
     def agree(game: Game) -> None:
-        play(bench, game, tally)
+        try:
+            play(bench, game, tally)
+        except Differs as exc:
+            exc.add_note(f"for fuzz/rows.py: {as_code(game)}")
+            raise
 
     agree()
