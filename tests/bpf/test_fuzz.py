@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from fuzz.run import fuzz
 from fuzz.tally import Tally
 
 FRAMES = 20_000
-SEED = int(os.environ.get("FUZZ_SEED", random.SystemRandom().randrange(1 << 32)))
+SEED = int(os.environ.get("FUZZ_SEED", "1"))  # alike in every run: what differs is a change's doing; `make fuzz` draws
 
 
 @pytest.fixture(scope="module")

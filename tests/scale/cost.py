@@ -1,7 +1,7 @@
 """What a frame pays for each feature, in nanoseconds: `make cost`, a minute; AGAINST=DIR compares with other programs.
 
-Test runs of vx_tc on one frame of known unicast with hot caches. Each figure is the median of pairs, the feature off
-and on in turn, so that what else the machine does falls on both. Prints a table; it is no test.
+Test runs of vx_tc on one frame with hot caches, known unicast but where the table says else. Each figure is the median
+of pairs, the feature off and on in turn, so that what else the machine does falls on both. A table; it is no test.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from scale.measure import machine
-from support.frames import ethernet, ipv4, ipv6, mac, tcp
+from support.frames import BROADCAST, ethernet, ipv4, ipv6, mac, tcp
+from support.groups import Groups
+from support.multicast import data
 from support.rig import Rig, skb
 from support.wires import Wires
 from support.world import BLUE, PORTS, World
 from vxagent.core.tables import FdbFlag, LimitsRow, PortFlag, SegmentFlag, Table
-from vxagent.datapath import source
-from vxagent.datapath.bpf_prog import Program
-from vxagent.datapath.programs import Generation
+from vxagent.datapath import maps, programs, source
+from vxagent.datapath.bpf_prog import Program, relocate
 from vxagent.lab.signals import Stopped
 
 ROUNDS, REPEAT = 101, 10_000  # 1 to 2 ms a slice: most are over before the scheduler looks
@@ -40,7 +41,7 @@ def off(world: World) -> None:
     world.set_port(2, flags=PortFlag(0))
     world.rig.put(Table.LIMITS, 1, LimitsRow())
     world.rig.put(Table.LIMITS, 2, LimitsRow())
-    world.set_segment(BLUE, flags=SegmentFlag(0))
+    world.set_segment(BLUE, flags=SegmentFlag(0), slots=2)  # a flood reaches port 2, and makes no clone
 
 
 def _flags(port: int, flags: PortFlag) -> Prepare:
@@ -78,6 +79,8 @@ PLAIN = ethernet(mac(2), mac(1), ipv4(tcp(), source="10.0.0.1"))
 PLAIN_6 = ethernet(mac(2), mac(1), ipv6(tcp(), source="2001:db8::1"))
 SECOND = ethernet(mac(2), mac(1), ipv4(tcp(), source="10.0.0.2"))
 LEASED = ethernet(mac(2), mac(1), ipv4(tcp(), source="10.0.0.7"))
+TO_ALL = ethernet(BROADCAST, mac(1))
+TO_GROUP, TO_GROUP_6 = data("239.1.2.3"), data("ff0e::1:2:3")
 BY_PREFIX = ethernet(mac(2), mac(1), ipv4(tcp(), source="10.1.2.3"))
 
 FEATURES: dict[str, tuple[bytes, Prepare]] = {
@@ -101,6 +104,9 @@ FEATURES: dict[str, tuple[bytes, Prepare]] = {
     "leases, in the segment": (PLAIN, _segment(SegmentFlag.LEASES)),
     "--dhcp-snoop, a leased address": (LEASED, _leased),
     "multicast snooping, in the segment": (PLAIN, _segment(SegmentFlag.GROUPS)),
+    "the same, a broadcast": (TO_ALL, _segment(SegmentFlag.GROUPS)),
+    "the same, a group with a member, IPv4": (TO_GROUP, _segment(SegmentFlag.GROUPS)),
+    "the same, a group with a member, IPv6": (TO_GROUP_6, _segment(SegmentFlag.GROUPS)),
 }
 
 
@@ -130,6 +136,9 @@ def measured(directory: Path) -> Iterator[tuple[World, Rig]]:
         world.list_ips(1, "10.0.0.1", "10.0.0.2", "10.1.0.0/16", "2001:db8::1", "2001:db8:1::/48")
         for number in range(NEIGHBOURS):
             world.list_ips(2, f"10.2.{number >> 8}.{number & 255}", f"10.{3 + (number >> 8)}.{number & 255}.0/24")
+        groups = Groups(world)
+        for group in ("239.1.2.3", "ff0e::1:2:3"):
+            groups.join(2, group)
         with wires.inside():
             yield world, rig
     finally:
@@ -139,15 +148,18 @@ def measured(directory: Path) -> Iterator[tuple[World, Rig]]:
 
 def against(world: World, rig: Rig, directory: Path, cache: Path) -> Iterator[tuple[str, tuple[float, float]]]:
     """This tree's programs beside those of another `bpf/`, whose maps must be laid out as this tree's."""
-    other = dataclasses.replace(source.switch(), main=directory / "vxagent.c", directory=directory)
-    generation = Generation.load(source.load(cache, other).programs, rig.maps)
-    old, new = generation.programs["vx_tc"], rig.program("vx_tc")
+    other = dataclasses.replace(source.switch(), main=directory / "vxagent.c", directory=directory, programs=("vx_tc",))
+    named = {**rig.maps, maps.PROGS: rig.generation.progs}
+    fds = {number: named[name].fd for name, number in maps.sentinels().items()}
+    spec = next(spec for spec in programs.PROGRAMS if spec.name == "vx_tc")
+    old = Program.load(spec, relocate(source.load(cache, other).programs["vx_tc"], fds))
+    new = rig.program("vx_tc")
     try:
         yield "A/A", pairs(world, PLAIN, (old, off), (old, off))
         yield "everything off", pairs(world, PLAIN, (old, off), (new, off))
         yield "a port as it is by default", pairs(world, PLAIN, (old, off), (new, _flags(1, PortFlag(0))))
     finally:
-        generation.close()
+        old.close()
 
 
 def main(other: str) -> None:
