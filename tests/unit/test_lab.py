@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from vxagent.lab.frames import ARP, BROADCAST, EXPERIMENTAL, IPV4, Frame, ethern
 from vxagent.lab.ping import Pings, checksum
 from vxagent.lab.pump import NEEDS_CSUM, VNET_HDR, pop_tag, push_tag
 from vxagent.lab.report import Report
+from vxagent.lab.signals import Stopped, stoppable, undisturbed
 from vxagent.lab.waiting import wait_until
 
 MAC = "02:00:00:00:00:01"
@@ -90,6 +93,22 @@ def test_a_report_counts_what_was_not_as_expected() -> None:
     report.finding(False, "answered too late")
     report.end()
     assert out.getvalue() == "\nPings\n  ✓ answered\n  ✗ answered too late\n\n1 not as expected, in 0 s\n"
+
+
+def test_a_signal_waits_for_what_must_not_be_disturbed() -> None:
+    done = []
+
+    def work() -> None:
+        with undisturbed():
+            with undisturbed():
+                os.kill(os.getpid(), signal.SIGTERM)
+            done.append("what must be done")
+        done.append("more")
+
+    with stoppable(), pytest.raises(Stopped) as stopped:
+        work()
+    assert done == ["what must be done"]
+    assert stopped.value.number == signal.SIGTERM
 
 
 def test_waiting_ends_with_the_condition_or_the_time() -> None:

@@ -12,11 +12,12 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from vxagent.lab.signals import Stopped, undisturbed
 from vxagent.lab.waiting import wait_until
 
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
@@ -101,7 +102,7 @@ class Namespace:
             options: of subprocess.Popen.
         """
         with self.entered():
-            return subprocess.Popen(command, text=True, start_new_session=True, **options)
+            return _start(command, text=True, **options)
 
     def ip(self, *words: str) -> str:
         """Run `ip words`; return what it printed.
@@ -170,16 +171,29 @@ class Namespace:
 
 def run(*command: str, check: bool = True, feed: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command where the calling thread is, out of reach of Ctrl-C; see `Namespace.run`."""
-    done = subprocess.run(
-        command,
-        input=feed,
-        stdin=subprocess.DEVNULL if feed is None else None,
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_TIMEOUT_S,
-        check=False,
-        start_new_session=True,
-    )
-    if check and done.returncode != 0:
-        raise CommandFailed(command, done.returncode, done.stderr or done.stdout)
-    return done
+    stdin = subprocess.DEVNULL if feed is None else subprocess.PIPE
+    pipe = subprocess.PIPE
+    with _start(command, stdin=stdin, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            said, errors = process.communicate(feed, COMMAND_TIMEOUT_S)
+        except BaseException:
+            process.kill()
+            raise
+    if check and process.returncode != 0:
+        raise CommandFailed(command, process.returncode, errors or said)
+    return subprocess.CompletedProcess(command, process.returncode, said, errors)
+
+
+def _start(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+    """A process in a session of its own. A signal waits: one that comes between fork and exec would leave a process
+    that nobody knows, and that makes a namespace, say, after all has been cleaned up."""
+    process: subprocess.Popen[str] | None = None
+    try:
+        with undisturbed():
+            process = subprocess.Popen(command, start_new_session=True, **options)
+    except Stopped:
+        if process is not None:
+            process.kill()
+            process.communicate()
+        raise
+    return process

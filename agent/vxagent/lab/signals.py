@@ -23,10 +23,36 @@ class Stopped(KeyboardInterrupt):
         super().__init__(signal.Signals(number).name)
 
 
+class _Delay:
+    """Whether a signal has to wait, and which one does."""
+
+    depth = 0
+    waiting: int | None = None
+
+
 def _stop(number: int, _frame: FrameType | None) -> None:
     for ending in ENDING:  # what unwinds now must not be interrupted by a second one
         signal.signal(ending, signal.SIG_IGN)
-    raise Stopped(number)
+    if _Delay.depth:
+        _Delay.waiting = number
+    else:
+        raise Stopped(number)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Have a signal wait until the block is over: for steps of which nobody would know if they were half done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _Delay.depth += 1
+    try:
+        yield
+    finally:
+        _Delay.depth -= 1
+    if not _Delay.depth and _Delay.waiting is not None:
+        number, _Delay.waiting = _Delay.waiting, None
+        raise Stopped(number)
 
 
 @contextmanager
