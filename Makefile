@@ -8,7 +8,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # What is installed when it is missing:
 #   python3-venv     .venv                  python3-bpfcc            the compiler of bpf/
-#   linux-libc-dev   <linux/*.h> for bpf/   gcc libc6-dev            the test of abi.h against abi.py
+#   linux-libc-dev   <linux/*.h> for bpf/   gcc libc6-dev            the test of abi.h against abi.py, make bench
 #   clang-format     make check             iproute2 iputils-ping    the lab and the tests in it
 #   iperf3           make demo              dnsmasq-base isc-dhcp-client   the tests of leases
 PACKAGES := python3-venv python3-bpfcc linux-libc-dev gcc libc6-dev clang-format iproute2 iputils-ping iperf3 \
@@ -96,6 +96,8 @@ wheel: setup ## Build dist/vxagent-*.whl, bytecode included
 
 # -- Checks and tests --------------------------------------------------------------------------------------------------
 
+C_FILES := $(shell find bpf -maxdepth 1 -name '*.[ch]') $(wildcard agent/vxagent/bench/c/*.c)
+
 CHECKS := check-format check-lint check-c check-types check-imports check-unit
 
 .PHONY: check $(CHECKS)
@@ -109,7 +111,7 @@ check-lint:
 	@$(PY) -m ruff check --quiet $(SOURCES)
 
 check-c:
-	@clang-format --dry-run -Werror --style=file $$(find bpf -maxdepth 1 -name '*.[ch]')
+	@clang-format --dry-run -Werror --style=file $(C_FILES)
 
 check-types:
 	@$(PY) -m mypy --no-error-summary
@@ -124,7 +126,7 @@ check-unit:
 format: setup ## Format Python and C, and mend what the linter can
 	@$(PY) -m ruff check --quiet --fix-only $(SOURCES)
 	@$(PY) -m ruff format --quiet $(SOURCES)
-	@clang-format -i --style=file $$(find bpf -maxdepth 1 -name '*.[ch]')
+	@clang-format -i --style=file $(C_FILES)
 
 .PHONY: test
 test: ## make check, then every test there is, on real devices; root
@@ -137,6 +139,12 @@ demo: ## The switch at work in a lab of network namespaces; under a minute, leav
 	$(need_root)
 	@$(MAKE) setup
 	@exec $(PY) -m vxagent.lab.demo
+
+.PHONY: bench
+bench: ## Measure the switch against the Linux bridge, in under five minutes; OPTIONS="--quick …"; root
+	$(need_root)
+	@$(MAKE) setup
+	@exec .venv/bin/vxagent bench $(OPTIONS)
 
 .PHONY: scale
 scale: ## Measure start, attach, apply of 1,000 ports, memory and lists of 100,000 entries; root

@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from vxagent.errors import VxagentError
 from vxagent_cli.command import group
-from vxagent_cli.commands import desired, fdb, host, ports, segments, uplinks
+from vxagent_cli.commands import bench, desired, fdb, host, ports, segments, uplinks
 from vxagent_cli.render import one_line
 
 DEFAULT_RUN_DIR = Path("/run/vxagent")
@@ -38,6 +38,7 @@ app.command("drops")(fdb.drops)
 app.command("apply")(desired.apply)
 app.command("diff")(desired.diff)
 app.command("export")(desired.export)
+app.command("bench")(bench.bench)
 
 
 def _print_version(wanted: bool) -> None:

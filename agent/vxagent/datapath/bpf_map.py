@@ -35,6 +35,7 @@ class MapType(IntEnum):
     PERCPU_ARRAY = 6
     LRU_HASH = 9
     LPM_TRIE = 11
+    DEVMAP = 14
     RINGBUF = 27
 
 

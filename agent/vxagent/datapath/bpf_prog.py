@@ -27,6 +27,9 @@ _LOAD = struct.Struct("=IIQQIIQII16sII")
 # batch_size
 _TEST_RUN = struct.Struct("=IIIIQQIIIIQQIII")
 _PROG_INFO = struct.Struct("=II8s")  # type, id, tag
+_GET_BY_ID = struct.Struct("=I")  # prog_id
+_XDP_MD = struct.Struct("=6I")  # data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex
+_LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
 _LOG_SIZE = 1 << 24  # the verifier's log of the largest program, and below what the kernel takes
 _ATTEMPTS = 5  # as many as libbpf makes
 _LOG_LINES = 60  # of it that the agent's log gets: the last ones say why
@@ -120,6 +123,16 @@ class Program(bpf.Fd):
         log.error("the verifier on %s:\n%s", spec.name, "\n".join(error.log.splitlines()[-_LOG_LINES:]))
         raise error
 
+    @classmethod
+    def open(cls, number: int, spec: ProgSpec) -> Program:
+        """Open one that is loaded, by the kernel's number for it.
+
+        Raises:
+            BpfError: there is none.
+        """
+        request = bpf.attr(_GET_BY_ID.pack(number))
+        return cls(bpf.call_or_fail(Command.PROG_GET_FD_BY_ID, request, f"open program {number}"), spec)
+
     @property
     def id(self) -> int:
         """The kernel's number for it."""
@@ -162,6 +175,22 @@ class Program(bpf.Fd):
         return TestRun(
             verdict=verdict, data=bytes(data_out[:size]), ctx=bytes(ctx_out[:ctx_size]), duration_ns=duration
         )
+
+    def run_live(self, data: bytes, ifindex: int, repeat: int) -> None:
+        """Run an XDP program on many copies of a frame, as if the device's driver had received them.
+
+        What it passes goes on into the stack, what it redirects is sent. The device is one of the caller's namespace.
+
+        Raises:
+            BpfError: the kernel refused.
+        """
+        data_in = bytearray(data)
+        ctx_in = bytearray(_XDP_MD.pack(0, len(data), 0, ifindex, 0, 0))
+        into, context = bpf.address(data_in), bpf.address(ctx_in)
+        request = _TEST_RUN.pack(
+            self.fd, 0, len(data), 0, into, 0, repeat, 0, len(ctx_in), 0, context, 0, _LIVE_FRAMES, 0, 0
+        )
+        bpf.call_or_fail(Command.PROG_TEST_RUN, bpf.attr(request), f"run program {self.spec.name}")
 
 
 def _load(spec: ProgSpec, insns: ctypes.Array[ctypes.c_char], said: ctypes.Array[ctypes.c_char] | None) -> int:

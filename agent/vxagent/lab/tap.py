@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 from vxagent.lab import pump
 from vxagent.lab.namespaces import Namespace
@@ -27,11 +28,11 @@ OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6
 END_TIMEOUT_S = 5
 
 
-def open_tap(namespace: Namespace, ifname: str, *, offloads: bool = True) -> int:
-    """Make a tap, as QEMU does: it is there as long as the descriptor is open.
+def open_tap(namespace: Namespace | None, ifname: str, *, offloads: bool = True) -> int:
+    """Make a tap, as QEMU does: it is there as long as the descriptor is open. Or open a persistent one.
 
     Args:
-        namespace: where the device will be.
+        namespace: where the device will be; None: where the caller is.
         ifname: its name.
         offloads: whoever reads it takes partial checksums and TSO frames.
 
@@ -41,12 +42,22 @@ def open_tap(namespace: Namespace, ifname: str, *, offloads: bool = True) -> int
     Raises:
         OSError: the name is taken, or /dev/net/tun is not there.
     """
-    with namespace.entered():  # the device will be where /dev/net/tun is opened
-        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = attach_tap(namespace, ifname, IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
     try:
-        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", ifname.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
         fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("i", pump.VNET_HDR.size))
         fcntl.ioctl(fd, TUNSETOFFLOAD, OFFLOADS if offloads else 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def attach_tap(namespace: Namespace | None, ifname: str, flags: int) -> int:
+    """A descriptor of a tap with these IFF_… flags, which stay when it is closed. Raises OSError."""
+    with nullcontext() if namespace is None else namespace.entered():  # the device is where /dev/net/tun is opened
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", ifname.encode(), flags))
     except BaseException:
         os.close(fd)
         raise

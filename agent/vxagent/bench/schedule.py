@@ -1,0 +1,43 @@
+"""How many rounds, how long a slice, who is next. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+SLICE_MOST_S = 0.6
+OVERHEAD_S = 0.03  # beside each slice: processes start, rings run dry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How thoroughly to measure.
+
+    Attributes:
+        rounds, noisy_rounds: that count, of a case; one more is made and thrown away.
+        slices_s: for all slices of all cases together; what is built and probed comes on top.
+        slice_most_s: of one contender in one round.
+    """
+
+    rounds: int
+    noisy_rounds: int
+    slices_s: float
+    slice_most_s: float = SLICE_MOST_S
+
+    def rounds_of(self, noisy: bool) -> int:
+        """That count."""
+        return self.noisy_rounds if noisy else self.rounds
+
+    def slice_s(self, cases: Iterable[tuple[bool, int]]) -> float:
+        """How long a slice may be, given (noisy, contenders) of every case."""
+        slices = sum((self.rounds_of(noisy) + 1) * contenders for noisy, contenders in cases)
+        return min(self.slice_most_s, max(self.slices_s / slices - OVERHEAD_S, 0.01)) if slices else self.slice_most_s
+
+
+FULL = Effort(rounds=5, noisy_rounds=9, slices_s=240)
+QUICK = Effort(rounds=3, noisy_rounds=3, slices_s=36)
+
+
+def order(names: Sequence[str], number: int) -> list[str]:
+    """Who is measured when in that round: A B C, then C B A, so that nobody is always the first after another."""
+    return list(names) if number % 2 == 0 else list(reversed(names))
