@@ -23,10 +23,11 @@ import vxagent
 from support.lan import Lan, assert_connected
 from support.nobody import AS_NOBODY
 from vxagent.lab.agent import VXAGENT, Agent
-from vxagent.lab.namespaces import Namespace, run
+from vxagent.lab.namespaces import CommandFailed, Namespace, run
 from vxagent.lab.waiting import wait_until
 from vxagent.lab.world import World
 from vxagent.store.local import FILE
+from vxagent_cli.client import Client
 
 
 def up_words(agent: Agent) -> tuple[str, ...]:
@@ -199,6 +200,21 @@ def test_metrics_are_served_where_the_caller_is(world: World, agent: Agent) -> N
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
         answer = b"".join(iter(lambda: client.recv(65536), b""))
     assert b"vxagent_build_info" in answer
+
+
+def test_the_fdb_has_room_for_as_many_as_the_config_says_until_the_switch_is_taken_off(agent: Agent) -> None:
+    agent.config_file.write_text("fdb_entries = 5000\n")
+    agent.up()
+    text = b"".join(Client(agent.run_dir).raw("metrics")).decode()
+    assert 'vxagent_map_size{map="fdb"} 5000.0\n' in text
+    agent.cli("stop")
+    agent.config_file.write_text("fdb_entries = 6000\n")
+    with pytest.raises(CommandFailed, match="has max entries 5000 instead of 6000"):
+        agent.up()
+    agent.cli("down")
+    agent.up()
+    text = b"".join(Client(agent.run_dir).raw("metrics")).decode()
+    assert 'vxagent_map_size{map="fdb"} 6000.0\n' in text
 
 
 def test_a_hangup_reloads(lan: Lan) -> None:

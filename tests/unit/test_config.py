@@ -30,8 +30,9 @@ def test_an_empty_config_is_the_machine_s_name_and_defaults() -> None:
 
 
 def test_every_setting_is_taken() -> None:
-    text = 'host = "hv1"\nmetrics_listen = "[::1]:9478"\nageing_s = 0\n'
-    assert parse_config(text, "f") == Config(host="hv1", metrics_listen=("::1", 9478), ageing_s=0)
+    text = 'host = "hv1"\nmetrics_listen = "[::1]:9478"\nageing_s = 0\nfdb_entries = 1000000\n'
+    expected = Config(host="hv1", metrics_listen=("::1", 9478), ageing_s=0, fdb_entries=1_000_000)
+    assert parse_config(text, "f") == expected
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,7 @@ def test_every_setting_is_taken() -> None:
         ("ageing_s = '5m'", "f:1: ageing_s: must be a whole number, not text"),
         ("ageing_s = -1", "f:1: ageing_s -1: must be 0 to 1000000"),
         ("ageing_s = 1.5", "f:1: ageing_s: must be a whole number, not a number with a point"),
+        ("fdb_entries = 0", "f:1: fdb_entries 0: must be 1 to 16777216"),
         ("metrics_listen = '9478'", "f:1: metrics_listen '9478': must be ADDRESS:PORT"),
         ("metrics_listen = ':9478'", "f:1: metrics_listen ':9478': must be ADDRESS:PORT"),
         ("metrics_listen = '::1:9478'", "f:1: metrics_listen '::1:9478': must be ADDRESS:PORT"),

@@ -178,6 +178,9 @@ class Datapath(Protocol):
     def fdb(self, *, segment: int | None = None) -> Iterator[FdbEntry]:
         """The FDB, read in batches; entries aged out already are left out."""
 
+    def fdb_room(self) -> int:
+        """How many entries the FDB can hold."""
+
     def fdb_count(self) -> int:
         """How many entries the FDB holds, those aged out but not yet removed included."""
 

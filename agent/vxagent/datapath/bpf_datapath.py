@@ -223,6 +223,10 @@ class BpfDatapath:
         """The FDB, read in batches; entries aged out already are left out."""
         return self._now.fdb.entries(self._ageing_ns(), segment)
 
+    def fdb_room(self) -> int:
+        """How many entries the FDB can hold."""
+        return self._now.maps["fdb"].spec.max_entries
+
     def fdb_count(self) -> int:
         """How many entries the FDB holds, those aged out but not yet removed included."""
         return self._now.fdb.count()

@@ -37,6 +37,7 @@ from vxagent.core.tables import (
 )
 from vxagent.datapath.abi import Reason, Verdict
 from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Lease, Multicast, Traffic
+from vxagent.datapath.maps import DEFAULT_SIZES
 from vxagent.errors import HostError
 
 _NS = 1_000_000_000
@@ -213,6 +214,10 @@ class FakeDatapath:
             if segment in (None, at) and not self._aged(entry):
                 age = self.now_s - entry.seen_s
                 yield FdbEntry(segment=at, mac=mac, port=entry.port, vtep=0, origin=Origin.LEARNED, age_s=age)
+
+    def fdb_room(self) -> int:
+        """See Datapath."""
+        return DEFAULT_SIZES.fdb
 
     def fdb_count(self) -> int:
         """See Datapath."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vxagent.core.state import DEFAULT_AGEING_S
 from vxagent.core.switch import AGEING_MAX_S
+from vxagent.datapath.maps import DEFAULT_SIZES
 from vxagent.errors import HostError, Invalid
 from vxagent.model.ids import check_name, check_range
 from vxagent.protocol.requests import Request
@@ -16,6 +17,7 @@ from vxagent.runtime.toml_text import TomlText
 
 DEFAULT_PATH = Path("/etc/vxagent/vxagent.toml")
 PORT_MAX = 65535
+FDB_ENTRIES_MAX = 1 << 24  # over a gigabyte of the kernel's memory, taken at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,17 +28,20 @@ class Config:
         host: this host's name.
         metrics_listen: address and TCP port to serve metrics at, or None.
         ageing_s: learned FDB entries not seen for longer are absent; 0: they never age.
+        fdb_entries: how many the FDB has room for.
     """
 
     host: str
     metrics_listen: tuple[str, int] | None = None
     ageing_s: int = DEFAULT_AGEING_S
+    fdb_entries: int = DEFAULT_SIZES.fdb
 
 
 class _File(Request):
     host: str | None = None
     metrics_listen: str | None = None
     ageing_s: int = DEFAULT_AGEING_S
+    fdb_entries: int = DEFAULT_SIZES.fdb
     overlay: dict[str, object] | None = None
     cluster: dict[str, object] | None = None
 
@@ -80,6 +85,7 @@ def parse_config(text: str, file: str) -> Config:
             host=socket.gethostname() if given.host is None else check_name("host", given.host),
             metrics_listen=None if given.metrics_listen is None else _listen(given.metrics_listen),
             ageing_s=check_range("ageing_s", given.ageing_s, 0, AGEING_MAX_S),
+            fdb_entries=check_range("fdb_entries", given.fdb_entries, 1, FDB_ENTRIES_MAX),
         )
     except Invalid as exc:
         raise toml.refusal((exc.field,), exc.why, exc.value) from exc

@@ -305,7 +305,7 @@ def _sizes(state: State, datapath: Datapath, drops: Sequence[Drop]) -> Iterator[
         "vids": (rows[Table.VIDS], sizes.memberships),
         "members": (rows[Table.MEMBERS], sizes.memberships),
         "slots": (rows[Table.SLOTS], sizes.memberships),
-        "fdb": (fdb, sizes.fdb),
+        "fdb": (fdb, datapath.fdb_room()),
         "addresses": (rows[Table.ADDRESSES], sizes.addresses),
         "prefixes": (rows[Table.PREFIXES], sizes.addresses),
         "traffic": (counters, sizes.counters),

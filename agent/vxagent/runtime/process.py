@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vxagent.datapath.bpf_datapath import BpfDatapath
+from vxagent.datapath.maps import DEFAULT_SIZES, Sizes
 from vxagent.netlink.links import NetlinkLinks
 from vxagent.runtime import host
 from vxagent.runtime.config import load_config
@@ -49,7 +50,7 @@ def live(options: Options, ready: Callable[[], None]) -> None:
         host.check_same_netns(run_dir.recall())
         store = LocalStore(state_dir)
         run_dir.remember(_started(options, state_dir, netns))
-        links, datapath = _adapters(run_dir, state_dir)
+        links, datapath = _adapters(run_dir, state_dir, Sizes(fdb=config.fdb_entries))
         agent = Agent(
             datapath=datapath,
             links=links,
@@ -84,10 +85,10 @@ def take_away(options: Options) -> None:
         run_dir.forget()
 
 
-def _adapters(run_dir: RunDir, state_dir: Path) -> tuple[NetlinkLinks, BpfDatapath]:
+def _adapters(run_dir: RunDir, state_dir: Path, sizes: Sizes = DEFAULT_SIZES) -> tuple[NetlinkLinks, BpfDatapath]:
     """The adapters to the kernel, for the namespace that this process is in."""
     links = NetlinkLinks()
-    return links, BpfDatapath(run_dir.pins, state_dir / "bytecode", clsact=links)
+    return links, BpfDatapath(run_dir.pins, state_dir / "bytecode", sizes=sizes, clsact=links)
 
 
 def _started(options: Options, state_dir: Path, netns: Path | None) -> Started:
