@@ -22,6 +22,7 @@ from vxagent.lab.namespaces import CommandFailed, Namespace
 from vxagent.lab.world import World
 
 VLAN = programs.VID
+FDB_ENTRIES = 131_072  # room for them that the agent has by default
 _PREFIXES = {
     Route.TAPS: "t",
     Route.VETHS: "v",
@@ -109,6 +110,7 @@ class Vxagent(Contender):
     """A switch of its own, with an agent in the contender's namespace; a segment for each path."""
 
     tagged = True
+    config = ""  # the agent's vxagent.toml
 
     def __init__(self, world: World, builder: Builder, name: str) -> None:
         super().__init__(world, builder, name)
@@ -117,7 +119,7 @@ class Vxagent(Contender):
     @cached_property
     def agent(self) -> Agent:
         """Started when it is first needed."""
-        agent = Agent(self.world.directory(), self.switch)
+        agent = Agent(self.world.directory(), self.switch, config=self.config)
         self.world.cleanup.callback(agent.end)
         agent.up()
         return agent
@@ -146,6 +148,7 @@ class LargeFdb(Vxagent):
     ) -> None:
         super().__init__(world, builder, name)
         self.entries = entries
+        self.config = f"fdb_entries = {max(2 * entries, FDB_ENTRIES)}\n"
         self._announce = announce
 
     def path(self, case: Case) -> Path:

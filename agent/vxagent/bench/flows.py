@@ -92,8 +92,8 @@ class Flow(ABC):
             Broken: it flooded what it should have sent to the receiver alone.
             HostError: a process failed.
         """
-        greet(path.sender, path)
-        greet(path.receiver, path)
+        greet(path.sender)
+        greet(path.receiver)
         before = path.witness.read() if path.witness else 0
         found = self.measure(path, seconds)
         stray = path.witness.read() - before if path.witness else 0
@@ -223,7 +223,7 @@ def flow(case: Case, traffic: Traffic, loaded: Programs) -> Flow:
     return kinds[case.kind](case, traffic)
 
 
-def greet(station: Station, path: Path) -> None:
+def greet(station: Station) -> None:
     """Have a VM say where it is."""
     said = hello(station.mac, station.address)
     if station.tap is not None:
@@ -236,7 +236,8 @@ def announce(traffic: Traffic, path: Path, entries: int) -> None:
     """Have the receiver's tap speak once for each of so many MACs."""
     tap = path.receiver.tap
     assert tap is not None
-    said = hello(SPREAD_MAC, path.receiver.address).hex()
+    greet(path.sender)
+    said = hello(SPREAD_MAC, path.receiver.address, to=path.sender.mac).hex()  # a broadcast would be flooded
     traffic.send(path.receiver.namespace, "announce", tap, entries, said, seconds=60, fds=[tap])
 
 

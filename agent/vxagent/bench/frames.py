@@ -41,9 +41,9 @@ def frame(case: Case, source: tuple[str, str], destination: tuple[str, str], *, 
     return header + ethernet(destination[0], source[0], IPV4, packet, tags=tags)
 
 
-def hello(mac: str, address: str) -> bytes:
-    """A broadcast that teaches a switch where a MAC is, behind a struct virtio_net_hdr. It does not count."""
-    return NO_HEADER + ethernet(BROADCAST, mac, IPV4, _packet(_PROTOCOL_UDP, address, "255.255.255.255", 46, to=7))
+def hello(mac: str, address: str, *, to: str = BROADCAST) -> bytes:
+    """A frame that teaches a switch where a MAC is, behind a struct virtio_net_hdr. It does not count."""
+    return NO_HEADER + ethernet(to, mac, IPV4, _packet(_PROTOCOL_UDP, address, "255.255.255.255", 46, to=7))
 
 
 def _packet(

@@ -35,7 +35,7 @@ class Effort:
 
 
 FULL = Effort(rounds=5, noisy_rounds=9, slices_s=240)
-QUICK = Effort(rounds=3, noisy_rounds=3, slices_s=36)
+QUICK = Effort(rounds=3, noisy_rounds=3, slices_s=32)
 
 
 def order(names: Sequence[str], number: int) -> list[str]:
