@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -277,12 +278,14 @@ def test_json_may_go_to_stdout(outcome: list[Outcome], capsys: pytest.CaptureFix
 def test_an_invalid_case_ends_the_command_with_1_and_is_in_the_document(
     outcome: list[Outcome], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    results = (failed(CASES[0], "bridge: no answer\nto a ping"), *outcome[0].results[1:])
+    unlimited = replace(outcome[0].results[1], left_out=("limit: nothing arrived",))
+    results = (failed(CASES[0], "bridge: no answer\nto a ping"), unlimited, *outcome[0].results[2:])
     outcome[0] = Outcome(machine=MACHINE, rounds=5, results=results)
     file = tmp_path / "bench.json"
     assert command_line(["bench", "--json", str(file)]) == 1
     told = capsys.readouterr()
     assert "vxagent: tap-64 is not valid: bridge: no answer to a ping\n" in told.err
+    assert "vxagent: tap-1514-complete is without limit: nothing arrived\n" in told.err
     found = json.loads(file.read_text())["results"]
     assert [one["valid"] for one in found] == [False] + [True] * (len(CASES) - 1)
 

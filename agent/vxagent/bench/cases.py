@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 FEW, MANY = 1_000, 1_000_000  # FDB entries of `fdb-scale`
 LARGE_FRAME = 1514
@@ -86,27 +87,25 @@ class Case:
         return self.unit is Unit.MICROSECONDS
 
 
-def _packets(name: str, kind: Kind, route: Route, bare: Bare | None, **more: object) -> Case:
-    return Case(name=name, unit=Unit.PACKETS, kind=kind, route=route, bare=bare, **more)  # type: ignore[arg-type]
+_taps = partial(Case, unit=Unit.PACKETS, kind=Kind.TAP, route=Route.TAPS)
+_tcp = partial(Case, unit=Unit.BITS, kind=Kind.TCP)
+_packets = partial(Case, unit=Unit.PACKETS, kind=Kind.PACKET)
+_live = partial(Case, unit=Unit.PACKETS, kind=Kind.LIVE)
+_round_trips = partial(Case, unit=Unit.MICROSECONDS, kind=Kind.ROUND_TRIP)
 
-
-def _tcp(name: str, route: Route, bare: Bare, *, streams: int = 1) -> Case:
-    return Case(name=name, unit=Unit.BITS, kind=Kind.TCP, route=route, bare=bare, streams=streams)
-
-
-CASES = (
-    _packets("tap-64", Kind.TAP, Route.TAPS, Bare.XDP),
-    _packets("tap-1514-complete", Kind.TAP, Route.TAPS, Bare.XDP, size=LARGE_FRAME),
-    _packets("tap-1514-partial", Kind.TAP, Route.TAPS, Bare.XDP, size=LARGE_FRAME, partial=True),
-    _tcp("tap-tcp", Route.TAPS, Bare.TC),
-    _packets("veth-64", Kind.PACKET, Route.VETHS, Bare.PEER),
-    _tcp("veth-tcp-1", Route.VETHS, Bare.PEER),
-    _tcp("veth-tcp-4", Route.VETHS, Bare.PEER, streams=4),
-    _packets("xdp-uplink-64", Kind.LIVE, Route.UPLINK, Bare.XDP),
-    _tcp("xdp-uplink-tcp", Route.UPLINK, Bare.TC),
-    _packets("flood-8", Kind.PACKET, Route.FLOOD_8, Bare.CLONE),
-    _packets("flood-64", Kind.PACKET, Route.FLOOD_64, Bare.CLONE),
-    Case(name="rtt-spin", unit=Unit.MICROSECONDS, kind=Kind.ROUND_TRIP, route=Route.VETHS, bare=Bare.NONE),
-    _packets("fdb-scale", Kind.TAP, Route.TAPS, None, spread=(FEW, MANY)),
-    _packets("isolation-on", Kind.TAP, Route.TAPS, Bare.XDP, locked=True),
+CASES: tuple[Case, ...] = (
+    _taps(name="tap-64", bare=Bare.XDP),
+    _taps(name="tap-1514-complete", bare=Bare.XDP, size=LARGE_FRAME),
+    _taps(name="tap-1514-partial", bare=Bare.XDP, size=LARGE_FRAME, partial=True),
+    _tcp(name="tap-tcp", route=Route.TAPS, bare=Bare.TC),
+    _packets(name="veth-64", route=Route.VETHS, bare=Bare.PEER),
+    _tcp(name="veth-tcp-1", route=Route.VETHS, bare=Bare.PEER),
+    _tcp(name="veth-tcp-4", route=Route.VETHS, bare=Bare.PEER, streams=4),
+    _live(name="xdp-uplink-64", route=Route.UPLINK, bare=Bare.XDP),
+    _tcp(name="xdp-uplink-tcp", route=Route.UPLINK, bare=Bare.TC),
+    _packets(name="flood-8", route=Route.FLOOD_8, bare=Bare.CLONE),
+    _packets(name="flood-64", route=Route.FLOOD_64, bare=Bare.CLONE),
+    _round_trips(name="rtt-spin", route=Route.VETHS, bare=Bare.NONE),
+    _taps(name="fdb-scale", spread=(FEW, MANY)),
+    _taps(name="isolation-on", bare=Bare.XDP, locked=True),
 )

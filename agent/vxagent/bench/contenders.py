@@ -3,13 +3,11 @@ programs, which show what a switch at that hook could reach at most."""
 
 from __future__ import annotations
 
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path as File
 
 from vxagent.bench import programs
 from vxagent.bench.cases import Bare, Case, Route
@@ -209,7 +207,7 @@ def others(world: World, builder: Builder) -> Mapping[str, Contender]:
     filtering = FilteringBridge(world, builder, "bridge-vlan")
     if filtering.works():
         found[filtering.name] = filtering
-    if shutil.which("ovs-vswitchd") and File(OpenVSwitch.SCHEMA).exists():
+    if OpenVSwitch.version():
         found["ovs"] = Ovs(world, builder, "ovs")
     return found
 

@@ -36,7 +36,7 @@ class Machine:
 
     @classmethod
     def this(cls, **further: str) -> Machine:
-        """The one that runs this; `further` versions beside those that are always there."""
+        """The one that runs this; `further` versions beside those that are always there, "" of what is not."""
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
@@ -47,7 +47,7 @@ class Machine:
         return cls(
             machine=f"{os.cpu_count()} × {cpu}, {memory:.0f} GiB",
             kernel=platform.release(),
-            versions=versions | further,
+            versions=versions | {name: one for name, one in further.items() if one},
         )
 
 

@@ -51,6 +51,7 @@ class Figures:
         others: contender → its ratio to `base`.
         aa: median of again ÷ base.
         why_not: why it may not be believed; "" where it may.
+        left_out: limit or others that took no part, and why.
     """
 
     case: Case
@@ -61,6 +62,7 @@ class Figures:
     others: Mapping[str, Ratio]
     aa: float | None = None
     why_not: str = ""
+    left_out: tuple[str, ...] = ()
 
     @property
     def valid(self) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from vxagent.lab.namespaces import Namespace
+from vxagent.lab.namespaces import Namespace, run
 from vxagent.lab.waiting import wait_until
 
 
@@ -19,6 +20,14 @@ class OpenVSwitch:
 
     SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
+    @classmethod
+    def version(cls) -> str:
+        """Where it is installed; otherwise nothing."""
+        if not shutil.which("ovs-vswitchd") or not Path(cls.SCHEMA).exists():
+            return ""
+        said = run("ovs-vswitchd", "--version", check=False).stdout.splitlines()
+        return said[0].split()[-1] if said else ""
+
     def __init__(self, directory: Path, namespace: Namespace) -> None:
         self._namespace = namespace
         self._socket = directory / "db.sock"
@@ -29,7 +38,8 @@ class OpenVSwitch:
         namespace.run("ovsdb-tool", "create", database, self.SCHEMA)
         namespace.start("ovsdb-server", database, f"--remote=punix:{self._socket}", **options)
         wait_until(self._socket.exists, what="ovsdb-server listens")
-        self._vsctl("--no-wait", "init")
+        # Takes hold at the start only; without it the own data path breaks TCP whose checksum is left to the NIC.
+        self._vsctl("--no-wait", "set", "Open_vSwitch", ".", "other_config:userspace-tso-enable=true")
         namespace.start("ovs-vswitchd", f"unix:{self._socket}", **options)
 
     def add_bridge(self, name: str, ports: Iterable[str]) -> None:

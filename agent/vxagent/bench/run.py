@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vxagent.bench.cases import CASES, Case
 from vxagent.bench.document import Machine
 from vxagent.bench.figures import Figures, Round, failed, judge
 from vxagent.bench.flows import Flow, flow
 from vxagent.bench.lab import Entrants, Lab
+from vxagent.bench.ovs import OpenVSwitch
 from vxagent.bench.paths import Path
 from vxagent.bench.schedule import Effort, order
 from vxagent.errors import HostError, VxagentError
@@ -97,7 +98,7 @@ class Bench:
 
     def _measure(self, case: Case, entrants: Entrants) -> Figures:
         sending = flow(case, self._lab.traffic, self._lab.programs)
-        paths = self._probed(case, entrants, sending)
+        paths, left_out = self._probed(case, entrants, sending)
         rounds: list[Round] = []
         total = self._effort.rounds_of(case.noisy)
         for number in range(total + 1):
@@ -108,11 +109,12 @@ class Bench:
                     found[name] = sending.slice(paths[name], self._slice_s).value
                 self._done += 1
             rounds.append(found)
-        return judge(case, rounds[1:], entrants.roles)
+        return replace(judge(case, rounds[1:], entrants.roles), left_out=tuple(left_out))
 
-    def _probed(self, case: Case, entrants: Entrants, sending: Flow) -> dict[str, Path]:
-        """The paths that carry what is to be measured. Without a limit or others the case is as good."""
-        roles, paths = entrants.roles, {}
+    def _probed(self, case: Case, entrants: Entrants, sending: Flow) -> tuple[dict[str, Path], list[str]]:
+        """The paths that carry what is to be measured, and who is left out and why. Without a limit or others the
+        case is as good."""
+        roles, paths, left_out = entrants.roles, {}, []
         for name, contender in entrants.contenders.items():
             try:
                 path = paths[name] = contender.path(case)
@@ -123,7 +125,8 @@ class Bench:
                 if name in (roles.base, roles.again, roles.tested):
                     raise HostError(f"{name}: {_line(exc)}") from exc
                 paths.pop(name, None)
-        return paths
+                left_out.append(f"{name}: {_line(exc)}")
+        return paths, left_out
 
     def _say(self, case: Case, doing: str) -> None:
         self._tell(Step(case=case.name, doing=doing, done=self._done, total=self._total))
@@ -144,7 +147,7 @@ def bench(effort: Effort, tell: Tell, cases: Sequence[Case] = CASES, lab: Callab
     except CommandFailed as exc:
         raise HostError(f"the lab cannot be built: {_line(exc)}") from exc
     return Outcome(
-        machine=Machine.this(),
+        machine=Machine.this(openvswitch=OpenVSwitch.version()),
         rounds=min(effort.rounds_of(case.noisy) for case in cases),
         results=results,
     )

@@ -59,6 +59,8 @@ def bench(
     if plot_file is not None:
         plot.draw(found, plot_file)
     for one in outcome.results:
+        for left_out in one.left_out:
+            print(f"vxagent: {one.case.name} is without {one_line(left_out)}", file=sys.stderr)
         if not one.valid:
             print(f"vxagent: {one.case.name} is not valid: {one_line(one.why_not)}", file=sys.stderr)
     return 0 if outcome.valid else 1
