@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -17,7 +19,9 @@ from vxagent.bench import plot, run
 from vxagent.bench.cases import CASES, Case
 from vxagent.bench.document import Machine, document, human, rows
 from vxagent.bench.figures import Figures, Roles, failed, judge, ratio
+from vxagent.bench.flows import Broken, Slice
 from vxagent.bench.frames import NO_HEADER, frame, hello
+from vxagent.bench.lab import Entrants
 from vxagent.bench.run import Interrupted, Outcome, Step
 from vxagent.bench.schedule import FULL, OVERHEAD_S, QUICK, Effort, order
 from vxagent.bench.traffic import SOURCE, Traffic
@@ -114,6 +118,82 @@ def test_all_slices_fit_into_the_time(effort: Effort, within_s: float, contender
 def test_the_default_keeps_to_the_method() -> None:
     assert (FULL.rounds, FULL.noisy_rounds) == (5, 9)
     assert 0.4 <= FULL.slice_s([(case.noisy, 4) for case in CASES]) <= 0.8
+
+
+class Fake:
+    """A lab, its contenders and the flow between them: each reaches 100 in a slice, or what `reached` says."""
+
+    def __init__(self) -> None:
+        self.traffic = self.programs = None
+        self.turns: list[str] = []
+        self.reached: dict[str, list[float]] = {}
+        self.broken: set[str] = set()
+
+    def count(self, case: Case) -> int:
+        return 4
+
+    def entrants(self, case: Case) -> Entrants:
+        names = ("bridge", "vxagent", "bridge again", "limit")
+        return Entrants(contenders={name: FakeContender(name) for name in names}, roles=Roles())  # type: ignore[misc]
+
+    def probe(self, path: SimpleNamespace, *, stacks: bool) -> None:
+        assert stacks == (path.name != "limit")
+
+    def slice(self, path: SimpleNamespace, seconds: float) -> Slice:
+        self.turns.append(path.name)
+        if path.name in self.broken:
+            raise Broken("flooded")
+        values = self.reached.get(path.name, [])
+        return Slice(sent=1, delivered=1, value=values.pop(0) if values else 100.0)
+
+
+@dataclass
+class FakeContender:
+    name: str
+
+    def path(self, case: Case) -> SimpleNamespace:
+        return SimpleNamespace(name=self.name)
+
+    @contextmanager
+    def at_work(self, path: SimpleNamespace) -> Iterator[None]:
+        yield
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    fake = Fake()
+    monkeypatch.setattr(run, "flow", lambda *_: fake)
+    return fake
+
+
+def rounds_of(fake: Fake) -> Figures:
+    """What two rounds and one to throw away come to."""
+    steps: list[Step] = []
+    effort = Effort(rounds=2, noisy_rounds=2, slices_s=1)
+    (found,) = run.Bench(fake, effort, steps.append, [TAP]).run()  # type: ignore[arg-type]
+    assert [step.doing for step in steps][:2] == ["building", "warming up"]
+    return found
+
+
+def test_the_first_round_is_thrown_away(fake: Fake) -> None:
+    fake.reached = {"vxagent": [900, 150, 170]}
+    found = rounds_of(fake)
+    there = ["bridge", "vxagent", "bridge again", "limit"]
+    assert fake.turns == [*there, *reversed(there), *there]
+    assert found.ratio is not None
+    assert (found.ratio.median, found.ratio.least, found.ratio.most) == (1.6, 1.5, 1.7)
+
+
+def test_a_contender_that_breaks_while_it_is_measured_makes_the_case_invalid(fake: Fake) -> None:
+    fake.broken = {"vxagent"}
+    found = rounds_of(fake)
+    assert (found.valid, found.why_not) == (False, "vxagent: flooded")
+
+
+def test_a_limit_that_breaks_while_it_is_measured_does_not(fake: Fake) -> None:
+    fake.broken = {"limit"}
+    found = rounds_of(fake)
+    assert (found.valid, found.limit, found.tested) == (True, None, 100)
 
 
 # --- the document --------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from vxagent.bench.cases import Bare, Case, Route
 from vxagent.bench.ovs import OpenVSwitch
 from vxagent.bench.paths import Builder, Path
 from vxagent.bench.programs import Programs
+from vxagent.errors import HostError
 from vxagent.lab.agent import Agent
 from vxagent.lab.bridge import Bridge
 from vxagent.lab.namespaces import CommandFailed, Namespace
@@ -159,7 +160,7 @@ class LargeFdb(Vxagent):
         self._announce(path, self.entries)
         known = self.agent.json("status")["fdb_entries"]
         if known < self.entries:
-            raise CommandFailed(("announce",), 1, f"the switch has learned {known:,} of {self.entries:,} MACs")
+            raise HostError(f"the switch has learned {known:,} of {self.entries:,} MACs")
 
 
 class Ovs(Contender):

@@ -30,6 +30,11 @@ class Roles:
     limit: str | None = "limit"
     others: tuple[str, ...] = ()
 
+    @property
+    def needed(self) -> tuple[str, str, str]:
+        """Those without which a case says nothing."""
+        return (self.base, self.again, self.tested)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
@@ -85,10 +90,9 @@ def judge(case: Case, rounds: Sequence[Round], roles: Roles) -> Figures:
         Medians over the rounds; ratios are taken in each round, never of medians: what the machine does besides, it
         does to both. A case is invalid if something arrived nowhere, or the bridge was not as fast as the bridge.
     """
-    needed = (roles.base, roles.again, roles.tested)
     if not rounds:
         return failed(case, "no round was measured")
-    silent = sorted({name for name in needed for one in rounds if not one.get(name, 0) > 0})
+    silent = sorted({name for name in roles.needed for one in rounds if not one.get(name, 0) > 0})
     if silent:
         return failed(case, f"nothing arrived: {', '.join(silent)}")
     aa = statistics.median(one[roles.again] / one[roles.base] for one in rounds)

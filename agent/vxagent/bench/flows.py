@@ -61,16 +61,16 @@ class Flow(ABC):
         self.case = case
         self.traffic = traffic
 
-    def probe(self, path: Path, *, bare: bool = False) -> None:
+    def probe(self, path: Path, *, stacks: bool = True) -> None:
         """Show that the path carries what is to be measured.
 
         Args:
-            bare: a program without a switch, which may carry nothing but what is measured.
+            stacks: the stacks of the two VMs, too. A bare program may carry nothing but what is measured.
 
         Raises:
             Broken: it does not.
         """
-        if not bare:
+        if stacks:
             self.probe_stacks(path)
         if not any(self.slice(path, PROBE_S).delivered for _ in range(PROBES)):
             raise Broken("nothing that was sent has arrived")

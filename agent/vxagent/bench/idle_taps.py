@@ -163,10 +163,10 @@ class BorrowingBridge(Borrower):
 
     @contextmanager
     def at_work(self, path: Path) -> Iterator[None]:
-        for port in self.ports:
-            self._bridge.add(port)
-        self._up()
         try:
+            for port in self.ports:
+                self._bridge.add(port)
+            self._up()
             yield
         finally:
             self.switch.ip_batch(f"link set {port} nomaster" for port in self.ports)

@@ -105,11 +105,20 @@ class Bench:
             self._say(case, f"round {number} of {total}" if number else "warming up")
             found: dict[str, float] = {}
             for name in order(list(paths), number):
-                with entrants.contenders[name].at_work(paths[name]):
-                    found[name] = sending.slice(paths[name], self._slice_s).value
+                found[name] = self._slice(sending, entrants, name, paths[name])
                 self._done += 1
             rounds.append(found)
         return replace(judge(case, rounds[1:], entrants.roles), left_out=tuple(left_out))
+
+    def _slice(self, sending: Flow, entrants: Entrants, name: str, path: Path) -> float:
+        """What a contender reached; 0 where one failed that the case does not need."""
+        try:
+            with entrants.contenders[name].at_work(path):
+                return sending.slice(path, self._slice_s).value
+        except FAILURES as exc:
+            if name in entrants.roles.needed:
+                raise HostError(f"{name}: {_line(exc)}") from exc
+            return 0.0
 
     def _probed(self, case: Case, entrants: Entrants, sending: Flow) -> tuple[dict[str, Path], list[str]]:
         """The paths that carry what is to be measured, and who is left out and why. Without a limit or others the
@@ -119,10 +128,11 @@ class Bench:
             try:
                 path = paths[name] = contender.path(case)
                 with contender.at_work(path):
-                    sending.probe(path, bare=name == roles.limit or (name, path.name) in self._probed_before)
+                    known = name == roles.limit or (name, path.name) in self._probed_before
+                    sending.probe(path, stacks=not known)
                 self._probed_before.add((name, path.name))
             except FAILURES as exc:
-                if name in (roles.base, roles.again, roles.tested):
+                if name in roles.needed:
                     raise HostError(f"{name}: {_line(exc)}") from exc
                 paths.pop(name, None)
                 left_out.append(f"{name}: {_line(exc)}")
