@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from vxagent.datapath import abi, maps
 from vxagent.datapath.bpf_map import Map
@@ -57,8 +58,12 @@ class Generation:
         self.progs.close()
 
     def _load(self, code: Mapping[str, bytes], named: Mapping[str, Map]) -> None:
+        """The verifier takes its time, but does not mind others: each program is loaded by a thread of its own."""
         fds = {number: named[name].fd for name, number in maps.sentinels().items()}
-        for spec in PROGRAMS:
-            self.programs[spec.name] = Program.load(spec, relocate(code[spec.name], fds))
+        with ThreadPoolExecutor(len(PROGRAMS)) as pool:
+            loads = {spec.name: pool.submit(Program.load, spec, relocate(code[spec.name], fds)) for spec in PROGRAMS}
+        self.programs.update({name: load.result() for name, load in loads.items() if not load.exception()})
+        for load in loads.values():
+            load.result()  # raises what went wrong
         for slot, spec in _TAIL_CALLED.items():
             self.progs.update(struct.pack("=I", slot), struct.pack("=I", self.programs[spec.name].fd))
