@@ -176,10 +176,11 @@ fuzz: ## Compare the loaded programs with the reference switch: FRAMES=1000000, 
 SECONDS := 600
 
 .PHONY: soak
-soak: ## Tenants with traffic while all that can change does, SECONDS=600 long, from SEED=…; root
+soak: ## Tenants with traffic while all that can change does, SECONDS=600 long, from SEED=…; 100,000 MACs; root
 	$(need_root)
 	@$(MAKE) setup
-	@exec $(PY) tests/scale/soak.py $(SECONDS) $(SEED)
+	@$(PY) tests/scale/soak.py $(SECONDS) $(SEED)
+	@MACS=100000 $(PYTEST) -q tests/netns/test_attacks.py -k many_macs
 
 .PHONY: clean
 clean: ## Remove what the other targets made, .venv too

@@ -15,6 +15,7 @@ the host's own MACs in test_promises.py and test_uplink.py, a neighbour's MAC th
 from __future__ import annotations
 
 import itertools
+import os
 import statistics
 import struct
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ from vxagent.lab.vm import VethVm
 from vxagent.lab.waiting import wait_until
 
 VICTIMS_VLAN = 20
-MANY = 10_000  # MACs; a tenth of what an attack would use
+MANY = int(os.environ.get("MACS", "10000"))  # a tenth of what an attack would use, and `make soak` does
 S_TAG = 0x88A8
 
 _vids = itertools.count(100)
