@@ -81,6 +81,14 @@ def test_hosts_of_one_vlan_meet_through_the_trunks(world: World, switch: Namespa
         assert wire.frames(lambda frame: frame.gso_size > 0)
 
 
+def test_who_deletes_the_namespace_that_it_is_in_lives(world: World) -> None:
+    """A signal may come while a thread is there, and cleaning up begins."""
+    here = world.namespace("here")
+    with here.entered():
+        here.delete()
+    assert not here.path.exists()
+
+
 def test_the_sniffer_sees_tags_as_they_were_on_the_wire(world: World, switch: Namespace) -> None:
     vm = world.veth_vm(switch, "va", mac=MAC_A)
     sent = probe(MAC_A, b"twice", tags=((0x88A8, 5), (0x8100, 0x6014)))

@@ -73,12 +73,11 @@ class Namespace:
                 _setns(there)
             finally:
                 os.close(there)
-            try:
-                yield
-            finally:
-                _setns(before)
+            yield
         finally:
-            os.close(before)
+            with undisturbed():  # a thread that stays there would be one of the processes that `delete` kills
+                _setns(before)
+                os.close(before)
 
     def run(self, *command: str, check: bool = True, feed: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command to its end.
@@ -154,8 +153,9 @@ class Namespace:
         self.ip("link", "set", "lo", "up")
 
     def processes(self) -> list[int]:
-        """The pids of those whose main thread is in it."""
-        return [int(pid) for pid in run("ip", "netns", "pids", self.name, check=False).stdout.split()]
+        """The pids of those whose main thread is in it, but for this one, which a signal may have caught there."""
+        found = map(int, run("ip", "netns", "pids", self.name, check=False).stdout.split())
+        return [pid for pid in found if pid != os.getpid()]
 
     def delete(self) -> None:
         """Kill what still runs in it and remove it; it may be gone already."""
