@@ -265,8 +265,8 @@ def test_an_answer_is_charged_as_it_leaves(world: World) -> None:
     tagged = ethernet(BROADCAST, mac(6), arp("10.0.0.1", "10.0.0.2", sender_mac=mac(6)), vlan(110))
     assert charged(world, 1, "out_bits", lambda: world.run(1, ARP)) == len(ARP) * 8
     for run in (world.run, world.run_tagged, world.send):
-        assert charged(world, 6, "out_bits", lambda run=run: run(6, tagged)) == len(tagged) * 8  # type: ignore[misc]
-        assert charged(world, 6, "out_packets", lambda run=run: run(6, tagged)) == 1  # type: ignore[misc]
+        assert charged(world, 6, "out_bits", lambda run=run: run(6, tagged)) == len(tagged) * 8  # type: ignore[misc]  # as above
+        assert charged(world, 6, "out_packets", lambda run=run: run(6, tagged)) == 1  # type: ignore[misc]  # as above
 
 
 MSS = 1000

@@ -17,7 +17,7 @@ BLUE = Segment(name="s0", tenant="acme", vlan=10)
 
 def _two_ports(**first: object) -> Setting:
     """Ports 1 and 2 of one segment. first: options of port 1."""
-    ports = (Port(id="p1", ifname="p1", segment="s0", **first), Port(id="p2", ifname="p2", segment="s0"))  # type: ignore[arg-type]
+    ports = (Port(id="p1", ifname="p1", segment="s0", **first), Port(id="p2", ifname="p2", segment="s0"))  # type: ignore[arg-type]  # by name
     return Setting(segments=(BLUE,), ports=ports)
 
 

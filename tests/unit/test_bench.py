@@ -134,7 +134,7 @@ class Fake:
 
     def entrants(self, case: Case) -> Entrants:
         names = ("bridge", "vxagent", "bridge again", "limit")
-        return Entrants(contenders={name: FakeContender(name) for name in names}, roles=Roles())  # type: ignore[misc]
+        return Entrants(contenders={name: FakeContender(name) for name in names}, roles=Roles())  # type: ignore[misc]  # a fake
 
     def probe(self, path: SimpleNamespace, *, stacks: bool) -> None:
         assert stacks == (path.name != "limit")
@@ -170,7 +170,7 @@ def rounds_of(fake: Fake) -> Figures:
     """What two rounds and one to throw away come to."""
     steps: list[Step] = []
     effort = Effort(rounds=2, noisy_rounds=2, slices_s=1)
-    (found,) = run.Bench(fake, effort, steps.append, [TAP]).run()  # type: ignore[arg-type]
+    (found,) = run.Bench(fake, effort, steps.append, [TAP]).run()  # type: ignore[arg-type]  # a fake
     assert [step.doing for step in steps][:2] == ["building", "warming up"]
     return found
 

@@ -38,7 +38,7 @@ def bench(
 ) -> int:
     """Measure the switch against the Linux bridge, on this machine, in a lab that it builds and removes."""
     from vxagent.bench import plot  # noqa: PLC0415  # heavy, as all of the bench
-    from vxagent.bench.document import document, rows  # noqa: PLC0415
+    from vxagent.bench.document import document, rows  # noqa: PLC0415  # only who measures pays
 
     if os.geteuid() != 0:
         raise HostError("the bench makes network namespaces and loads programs", "run it as root")
@@ -103,7 +103,7 @@ def _progress() -> Iterator[Callable[[Step], None]]:
         yield lambda step: print(f"{step.case}: {step.doing}", file=sys.stderr, flush=True)
         return
     from rich.console import Console  # noqa: PLC0415  # slow to import
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415  # slow to import
 
     shown = (TextColumn("{task.description:<36}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*shown, console=Console(stderr=True), transient=True) as bar:
