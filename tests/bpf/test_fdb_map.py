@@ -97,7 +97,7 @@ def test_forgetting_an_entry_lifts_its_hold_and_no_other(kernel: Kernel) -> None
 
 
 def test_an_entry_that_ages_out_takes_its_hold_along(kernel: Kernel) -> None:
-    key = kernel.learn(1, 1, age_s=301)
+    key = kernel.learn(1, 1, age_s=61)
     kernel.hold(key, 30)
     kernel.fdb.age(AGEING)
     assert not kernel.moves(key)

@@ -13,7 +13,7 @@ import pytest
 from support.events import told
 from support.frames import BROADCAST, ethernet, mac, vlan
 from support.outcome import FLOODED
-from support.world import BLUE, NANOSECONDS, RED, World, number
+from support.world import AGEING_S, BLUE, NANOSECONDS, RED, World, number
 from vxagent.core.tables import PortMode, fdb_key
 from vxagent.datapath import abi
 from vxagent.datapath.abi import HOLD_S, MOVES, MOVES_S, EventType
@@ -183,7 +183,7 @@ def test_an_uplink_does_not_take_a_held_mac_either(world: World) -> None:
 
 
 def test_a_mac_that_aged_out_is_held_nowhere(world: World) -> None:
-    world.learn(BLUE, mac(1), STEADY, age_s=1000)
+    world.learn(BLUE, mac(1), STEADY, age_s=AGEING_S + 1)
     _moved(world, MOVES + 1, held_s=HOLD_S / 2)
     world.send(RIVAL, FRAME)
     assert world.whereabouts(BLUE, mac(1)) == RIVAL
@@ -201,7 +201,7 @@ class TestIsNoMove:
     """What is not counted begins no hold either."""
 
     def test_of_a_mac_that_had_aged_out(self, world: World) -> None:
-        world.learn(BLUE, mac(1), STEADY, age_s=1000)
+        world.learn(BLUE, mac(1), STEADY, age_s=AGEING_S + 1)
         world.send(RIVAL, FRAME)
         assert _moves(world) is None
 

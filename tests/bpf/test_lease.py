@@ -51,7 +51,7 @@ from support.frames import (
 )
 from support.outcome import FLOODED, FORWARDED
 from support.rows import Row, Way, check, rows
-from support.world import BLUE, NANOSECONDS, RED, World, number
+from support.world import AGEING_S, BLUE, NANOSECONDS, RED, World, number
 from vxagent.core.tables import FdbFlag, NeighbourOrigin, PortFlag, SegmentFlag
 from vxagent.datapath import abi
 from vxagent.datapath.abi import MAX_LEASES, EventType
@@ -417,7 +417,7 @@ def _not_known(world: World) -> None:
 
 
 def _aged_out(world: World) -> None:
-    world.learn(BLUE, mac(1), 1, age_s=1000)
+    world.learn(BLUE, mac(1), 1, age_s=AGEING_S + 1)
 
 
 def _on_an_uplink(world: World) -> None:

@@ -60,9 +60,9 @@ class Groups:
             self.know_querier()
 
     def know_querier(self, *, began_s: float = 100, until_s: float = 100) -> None:
-        """A querier since `began_s` ago, for another `until_s`; all ports have answered."""
+        """A querier since `began_s` ago, or as long as the machine runs, for another `until_s`; all ports have answered."""
         now = now_ns()
-        began, until = now - int(began_s * NANOSECONDS), now + int(until_s * NANOSECONDS)
+        began, until = (max(1, now + int(seconds * NANOSECONDS)) for seconds in (-began_s, until_s))
         for segment in (BLUE, RED):
             row = abi.QUERIERS.struct.pack(began, began, until, until)
             self.world.rig.maps["queriers"].update(struct.pack("=I", segment), row)

@@ -15,7 +15,7 @@ from vxagent.lab.fabric import Fabric
 from vxagent.lab.namespaces import DIRECTORY, Namespace
 from vxagent.lab.ping import ping
 from vxagent.lab.traffic import bulk_tcp
-from vxagent.lab.vm import Endpoint, TapVm, VethVm
+from vxagent.lab.vm import NIC, Endpoint, TapVm, VethVm
 from vxagent.lab.world import World
 from vxagent_cli.client import Client
 
@@ -173,7 +173,12 @@ def address_of(number: int) -> str:
 
 
 def assert_connected(one: Endpoint, other: Endpoint) -> None:
-    """Both ping the other and send it bulk TCP, all of which arrives."""
+    """Both ping the other and send it bulk TCP, all of which arrives. What the switch has just taken or set up again
+    loses frames until the kernel has noticed the carrier."""
+    for vm in (one, other):
+        if isinstance(vm, VethVm):
+            vm.namespace.wait_running(NIC)
+            vm.switch.wait_running(vm.port)
     for source, target in ((one, other), (other, one)):
         assert ping(source.namespace, target.address).lost == []
         assert bulk_tcp(source.namespace, target.namespace, target.address, amount=AMOUNT).received == AMOUNT

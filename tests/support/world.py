@@ -189,10 +189,10 @@ class World:
         """An entry that the data plane has learned, counted for its port.
 
         Args:
-            age_s: seen so long ago.
+            age_s: seen so long ago, at most as long as the machine runs.
             key_segment: the segment of the key, where it is not the row's own: an element reused in between.
         """
-        seen = time.monotonic_ns() - int(age_s * NANOSECONDS)
+        seen = max(1, time.monotonic_ns() - int(age_s * NANOSECONDS))
         value = abi.FDB_ENTRY.pack(port=port, segment=segment, origin=Origin.LEARNED, seen_ns=seen)
         key = struct.pack("=Q", fdb_key(key_segment or segment, number(address)))
         self.rig.maps["fdb"].update(key, value)
