@@ -17,8 +17,8 @@
 /* Part of the pin path. Raise it when a struct or the meaning of a map changes. */
 #define VX_LAYOUT 1
 
-/* Members of one segment: of the kernel's 33 tail calls 32 visit VX_CHUNK slots each. */
-#define VX_CHUNK 66
+/* Members of one segment: of the kernel's 33 tail calls 31 visit VX_CHUNK slots each. */
+#define VX_CHUNK 69
 #define VX_MAX_MEMBERS 2112
 
 /* Hold-down: a MAC that moves more often than VX_MOVES in VX_MOVES_S goes nowhere else for VX_HOLD_S. */
@@ -126,6 +126,7 @@ enum vx_program {
 	VX_PROG_FLOOD = 0,
 	VX_PROG_SNOOP = 1,
 	VX_PROG_LEASE = 2,
+	VX_PROG_WALK = 3,
 };
 
 /* settings: array of one. */
@@ -393,6 +394,37 @@ struct vx_buckets {
 	__u64 unknown;
 	__u64 learn;
 };
+
+/* Rows of flows, for each CPU: 2^12, 256 KiB. */
+#define VX_FLOW_BITS 12
+
+/*
+ * flows: per-CPU array by hash, for the programs alone (flow.h): the flow that came last, and how its
+ * frames are forwarded. 64 bytes: one line of the CPU's cache.
+ */
+struct vx_flow {
+	__u64 destination; /* MAC << 16 | VID that its frames have, 0: no tag */
+	__u64 source;	   /* MAC */
+	__u64 epoch;	   /* epochs[0] + epochs[segment] for which it counts */
+	__u64 until_ns;	   /* and until when, by bpf_ktime_get_ns */
+	__u32 ifindex;	   /* of the device that they come by */
+	__u32 counter;	   /* index into traffic of (port, segment) */
+	__u32 to_ifindex;
+	__u32 to_counter; /* index into traffic of the port that gets them */
+	__u16 port;
+	__u16 receiver; /* port */
+	__u16 segment;
+	__u16 vid;   /* that they leave with, 0: no tag */
+	__u16 flags; /* of the two ports */
+	__u16 to_flags;
+	__u16 mtu; /* the segment's, as are these flags */
+	__u16 segment_flags;
+};
+
+/*
+ * epochs: array of u64 by segment handle; they only rise. 0: the agent has changed something; a
+ * segment's: the data plane has moved a MAC there.
+ */
 
 /* events: ring buffer. */
 struct vx_event {

@@ -22,12 +22,12 @@
  * it, so a device without a row should not be. Nobody can say that it is an uplink: its frames may
  * not reach the host. They are dropped, and counted for port 0.
  */
-static __always_inline int vx_arrive(struct __sk_buff *skb, struct vx_frame *f)
+static __always_inline int vx_arrive(struct vx_frame *f, __u32 ifindex, __u32 bytes)
 {
 	struct vx_device device;
 
-	f->bytes = vx_frame_bytes(skb);
-	if (!vx_find_device(skb->ifindex, &device) || !vx_find_port(device.port, &f->from))
+	f->bytes = bytes;
+	if (!vx_find_device(ifindex, &device) || !vx_find_port(device.port, &f->from))
 		return vx_drop(VX_NO_DESTINATION);
 	f->counter = f->from.counter_none;
 	return VX_GO_ON;

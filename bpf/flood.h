@@ -2,8 +2,8 @@
 /*
  * Step 18: a copy for every other member of the segment.
  *
- * vx_tc ends in a tail call of vx_flood, which visits VX_CHUNK slots of the segment and calls
- * itself for the next ones: the kernel allows 33 tail calls, one of which may be vx_snoop's, and the
+ * vx_walk ends in a tail call of vx_flood, which visits VX_CHUNK slots of the segment and calls
+ * itself for the next ones: the kernel allows 33 tail calls, one of which is vx_walk's and one may be vx_snoop's, and the
  * verifier about a thousand rounds of such a loop. A member keeps its slot as long as it is one, so members that come and go
  * meanwhile neither lose nor double a neighbour's copy.
  *
@@ -75,7 +75,7 @@ static __always_inline void vx_call_flood(struct __sk_buff *skb, const struct vx
 }
 
 /*
- * The last stage of vx_tc. Does not return; without a flood program nobody can take the frame. Multicast goes
+ * The last stage of vx_walk. Does not return; without a flood program nobody can take the frame. Multicast goes
  * by way of vx_snoop where it follows IGMP and MLD; without that program everybody gets it.
  */
 static __always_inline int vx_start_flood(struct __sk_buff *skb, const struct vx_frame *f)

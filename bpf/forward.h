@@ -51,6 +51,7 @@ static __always_inline bool vx_address_copy(const struct vx_frame *f, const stru
 static __always_inline int vx_resolve(struct vx_frame *f)
 {
 	struct vx_station receiver;
+	__u64 origin;
 
 	if (vx_is_group(f->destination))
 		return VX_GO_ON;
@@ -59,6 +60,10 @@ static __always_inline int vx_resolve(struct vx_frame *f)
 		return VX_GO_ON;
 	f->known = true;
 	f->receiver = receiver.entry.port;
+	origin = receiver.entry.origin;
+	vx_forget(origin, f->now_ns); /* or it would go on with each origin by itself */
+	f->receiver_origin = origin;
+	f->receiver_seen_ns = receiver.entry.seen_ns;
 	if (!vx_find_port(f->receiver, &f->to) || !vx_address_copy(f, &f->to, &f->copy))
 		f->to.handle = 0;
 	return VX_GO_ON;

@@ -78,6 +78,8 @@ struct vx_frame {
 	__u16 ethertype;      /* behind the first tag; if the frame is inspected, behind all tags */
 	__u32 l3;	      /* where, in the frame's bytes, what it announces begins */
 
+	/* From here on a frame without a flow begins with zeroes: vx_begin. */
+
 	/* parse_l3.h, if the frame is inspected; else all zero */
 	struct vx_l4 l4;
 	__u16 udp_source; /* port of a UDP header within reach */
@@ -94,13 +96,18 @@ struct vx_frame {
 	struct vx_port from;
 	struct vx_segment segment; /* handle 0: none (yet) */
 
+	/* flow.h */
+	__u64 epoch; /* as read before the tables */
+
 	/* guard.h */
 	__u64 now_ns; /* bpf_ktime_get_coarse_ns */
 	struct vx_station sender;
 
 	/* forward.h */
-	bool known;	/* the FDB has a live entry of the receiver */
-	__u16 receiver; /* which names this port; 0: none here */
+	bool known;	      /* the FDB has a live entry of the receiver */
+	__u16 receiver;	      /* which names this port; 0: none here */
+	__u8 receiver_origin; /* of that entry */
+	__u64 receiver_seen_ns;
 	struct vx_copy copy;
 	struct vx_port to; /* handle 0: that port cannot have frames of the segment */
 };
@@ -112,6 +119,18 @@ struct vx_frame {
  * the verifier, and no faster.
  */
 #define vx_keep_in_memory(p) asm volatile("" : : "r"(p) : "memory")
+
+/*
+ * Makes the verifier forget what it knows of a number: it would follow every sum of lengths
+ * that a frame gives by itself; of DHCP options that is more than a million instructions. `unknown` is any number that it does not know.
+ */
+#define vx_forget(number, unknown) \
+	asm volatile("%0 ^= %1\n\t%0 ^= %1" : "+r"(number) : "r"(unknown))
+
+static __always_inline void vx_begin(struct vx_frame *f)
+{
+	__builtin_memset(&f->l4, 0, sizeof(*f) - __builtin_offsetof(struct vx_frame, l4));
+}
 
 /* Bytes of the whole frame: skb->len is without a tag that is in skb->vlan_tci. */
 static __always_inline __u32 vx_frame_bytes(const struct __sk_buff *skb)

@@ -43,12 +43,23 @@ static __always_inline bool vx_quota_left(const struct vx_frame *f,
 	return forgotten && (__s64)(learning->learned - *forgotten) < (__s64)f->from.max_macs;
 }
 
+/* By 1: flows of the segment no longer count (flow.h). */
+static __always_inline void vx_raise_epoch(__u16 segment, __u64 by)
+{
+	__u32 key = segment;
+	__u64 *epoch = vx_lookup(epochs, &key);
+
+	if (epoch)
+		__sync_fetch_and_add(epoch, by);
+}
+
 /* The entry was `old` port's; 0: nobody's, or a VTEP's. */
 static __always_inline void vx_count_learned(const struct vx_frame *f, struct vx_learning *learning,
 					     __u16 old)
 {
 	struct vx_learning *loser;
 
+	vx_raise_epoch(f->segment.handle, f->sender.row ? 1 : 0);
 	__sync_fetch_and_add(&learning->learned, 1);
 	if (f->sender.live) {
 		__sync_fetch_and_add(&learning->moved, 1);
@@ -98,17 +109,32 @@ static __always_inline void vx_learn_here(const struct vx_frame *f)
 		vx_tell(f, VX_EVENT_FDB_FULL, f->from.handle, 0);
 }
 
-/* A port that lists MACs learns none: it comes here with a static entry only (step 5). */
-static __always_inline int vx_learn(struct vx_frame *f)
+/* Whether the FDB has the sender on another port, or not at all. */
+static __always_inline bool vx_is_news(const struct vx_frame *f)
+{
+	const struct vx_station *sender = &f->sender;
+
+	return !sender->row ||
+	       (sender->entry.origin == VX_FDB_LEARNED && sender->entry.port != f->from.handle);
+}
+
+/* The FDB has the sender, and here: once in a while that is confirmed. */
+static __always_inline void vx_refresh(const struct vx_frame *f)
 {
 	const struct vx_station *sender = &f->sender;
 	__s64 age = f->now_ns - sender->entry.seen_ns;
 
-	if (!sender->row ||
-	    (sender->entry.origin == VX_FDB_LEARNED && sender->entry.port != f->from.handle))
-		vx_learn_here(f);
-	else if (sender->entry.origin == VX_FDB_LEARNED && age >= VX_REFRESH_NS)
+	if (sender->entry.origin == VX_FDB_LEARNED && age >= VX_REFRESH_NS)
 		*(volatile __u64 *)&sender->row->seen_ns = f->now_ns;
+}
+
+/* A port that lists MACs learns none: it comes here with a static entry only (step 5). */
+static __always_inline int vx_learn(struct vx_frame *f)
+{
+	if (vx_is_news(f))
+		vx_learn_here(f);
+	else
+		vx_refresh(f);
 	return VX_GO_ON;
 }
 

@@ -24,13 +24,6 @@
 #include "lease_row.h"
 #include "parse.h"
 
-/*
- * Makes the verifier forget what it knows of a number: it would follow every sum of an option's
- * lengths by itself, more than a million instructions in all. `unknown` is any number that it does not know.
- */
-#define vx_forget(number, unknown) \
-	asm volatile("%0 ^= %1\n\t%0 ^= %1" : "+r"(number) : "r"(unknown))
-
 #define VX_MAX_DHCP_OPTIONS 64 /* bounds the loops; a message of 1,500 bytes has room for more */
 
 /* DHCPv4 */

@@ -167,26 +167,30 @@ static __always_inline bool vx_pass_storm(const struct vx_frame *f,
 	return vx_take_storm(limits->unknown, &buckets->unknown, load);
 }
 
+static __always_inline int vx_charge_arrival(const struct vx_frame *f, const struct vx_load *load)
+{
+	const volatile struct vx_limits *limits = vx_limits_of(f->from.handle);
+	struct vx_buckets *buckets = vx_buckets_of(f->from.handle);
+
+	if (!limits || !buckets) /* there is a row for every port */
+		return VX_GO_ON;
+	if (!vx_take_rate(limits->in_bits, &buckets->in_bits, limits->in_packets,
+			  &buckets->in_packets, load, f->tpid))
+		return vx_drop(VX_RATE_LIMITED);
+	if (!vx_pass_storm(f, limits, buckets, load))
+		return vx_drop(VX_STORM_LIMITED);
+	return VX_GO_ON;
+}
+
 /* Step 11. What a later step drops has been paid for. */
 static __always_inline int vx_limit_arrival(struct __sk_buff *skb, const struct vx_frame *f)
 {
-	const volatile struct vx_limits *limits;
-	struct vx_buckets *buckets;
 	struct vx_load load;
 
 	if (!(f->from.flags & VX_PORT_LIMITED_IN))
 		return VX_GO_ON;
-	limits = vx_limits_of(f->from.handle);
-	buckets = vx_buckets_of(f->from.handle);
-	if (!limits || !buckets) /* there is a row for every port */
-		return VX_GO_ON;
 	vx_weigh_frame(skb, f, &load);
-	if (!vx_take_rate(limits->in_bits, &buckets->in_bits, limits->in_packets,
-			  &buckets->in_packets, &load, f->tpid))
-		return vx_drop(VX_RATE_LIMITED);
-	if (!vx_pass_storm(f, limits, buckets, &load))
-		return vx_drop(VX_STORM_LIMITED);
-	return VX_GO_ON;
+	return vx_charge_arrival(f, &load);
 }
 
 /* Whether a port may have a copy now, which is tagged with `vid`; if so, it is paid for. */

@@ -51,7 +51,7 @@ def rig(loaded: Rig) -> Rig:
 @pytest.fixture(scope="session")
 def wires(loaded: Rig) -> Iterator[Wires]:
     """A tap for each port, with the program on it."""
-    taps = Wires(PORTS, loaded.program("vx_tc"))
+    taps = Wires(PORTS, loaded.program("vx_tc"), loaded.program("vx_xdp"))
     yield taps
     taps.close()
 

@@ -533,7 +533,7 @@ def test_a_client_gives_its_address_back(world: World, address: str, inside: L3,
     other = OTHER_6 if ":" in address else OTHER
     lease(world, address, other)
     frame = from_client(inside)
-    check(world, Row(name="", frame=frame, fate=FORWARDED, out={2: frame}), way)
+    check(world, Row(name="", frame=frame, fate=FORWARDED, out={2: frame}, again=False), way)
     assert world.neighbour(BLUE, address) is None
     assert world.neighbour(BLUE, other) is not None
     assert world.leases(1) == 1
@@ -616,7 +616,7 @@ def test_a_full_map_takes_no_lease(world: World, events: RingReader) -> None:
     for at in range(room):
         world.name(3, f"10.9.{at >> 8}.{at & 255}")
     frame = from_server(ack())
-    check(world, Row(name="", port=2, frame=frame, fate=FORWARDED, out={1: frame}), Way.WIRE)
+    check(world, Row(name="", port=2, frame=frame, fate=FORWARDED, out={1: frame}, again=False), Way.WIRE)
     assert (world.neighbours(), world.leases(1), world.refused(1)) == (room, 0, 1)
     assert told(events) == [(EventType.LEASE_REFUSED, 2, 1, BLUE)]
 

@@ -91,11 +91,15 @@ class Bench:
         self.rig = Rig(cache, SIZES, clock=self.clock)
         self.prelude = self.rig.prelude()
         self.ring = RingReader(self.rig.maps["events"])
-        self.wires = Wires(range(1, PLACES + 1), self.rig.program("vx_tc"), name="fuzz", offloads=True)
+        self.wires = Wires(
+            range(1, PLACES + 1), *map(self.rig.program, ("vx_tc", "vx_xdp")), name="fuzz", offloads=True
+        )
         self.wires.namespace.ip("link", "add", SINK, "type", "ifb")
         self.wires.namespace.ip("link", "set", SINK, "up")
         with self.wires.inside():
             self._sink = socket.if_nametoindex(SINK)
+        self._receivers: dict[int, int] = {}  # place → ifindex, of those that XDP may send to
+        self._reached = False
         self._counters: dict[int, tuple[int, int]] = {}  # index into traffic → (place, segment)
 
     def close(self) -> None:
@@ -116,11 +120,15 @@ class Bench:
         self.heard()
         self.ring.read()
         self.rig.clear()
+        self._reach(False)
         self.clock.set(BEGIN_NS)
         state = setting.state(self.wires.ifindex)
         for (table, key), row in setting.rows(state).items():
             silenced = replace(row, ifindex=self._sink) if mute and isinstance(row, PortRow) and row.ifindex else row
             self.rig.put(table, key, silenced)
+        self._receivers = {
+            place: self._sink if mute else self.wires.ifindex[place] for place, _ in enumerate(setting.ports, 1)
+        }
         levels: dict[int, dict[str, int]] = {}
         for (place, name), full_at in setting.levels(BEGIN_NS).items():
             levels.setdefault(place, {})[name] = full_at
@@ -132,11 +140,24 @@ class Bench:
             for segment, index in state.counters_of(name).items()
         }
 
+    def _reach(self, wanted: bool) -> None:
+        """Whether XDP may finish frames: it can for all that are no uplinks."""
+        if wanted == self._reached:
+            return
+        self._reached = wanted
+        devices = self.rig.maps["xdp_devices"]
+        for place, ifindex in self._receivers.items():
+            if wanted:
+                devices.update(struct.pack("=I", place), struct.pack("=I", ifindex))
+            else:
+                devices.delete(struct.pack("=I", place))
+
     def shoot(self, shot: Shot) -> tuple[int, bytes] | None:
         """Let a frame come in; what a test run returns, and the frame after it."""
         if shot.after_ns:
             self.clock.set(self.clock.now + shot.after_ns)
-        if shot.way is Way.WIRE:
+        if shot.way in (Way.WIRE, Way.XDP):
+            self._reach(shot.way is Way.XDP)
             self.wires.write(shot.place, shot.octets, shot.header)
             return None
         octets, program = shot.octets, self.rig.program("vx_tc")

@@ -21,7 +21,15 @@ from vxagent.lab.pump import NEEDS_CSUM, VNET_HDR
 
 T = TypeVar("T")
 
-PLAIN, CROWD, FLAP, GROUPS, LEASES, QUESTIONS = "plain", "crowd", "flap", "groups", "leases", "questions"
+PLAIN, CROWD, FLAP, GROUPS, LEASES, QUESTIONS, TRAFFIC = (
+    "plain",
+    "crowd",
+    "flap",
+    "groups",
+    "leases",
+    "questions",
+    "traffic",
+)
 GSO_TCPV4, GSO_TCPV6 = 1, 4  # <linux/virtio_net.h>
 GSO_SIZES = (0xFFFF, 8, 100, 536, 552, 1000, 1440, 1448, 1460, 1472, 1480, 8960, 8976)  # 0xffff: GSO_BY_FRAGS
 LARGEST_RUN = 3_000  # what a test run takes of one page
@@ -32,6 +40,7 @@ class Way(StrEnum):
     """How a frame gets into the program."""
 
     WIRE = "wire"  # through the tap; the kernel moves an outer tag to skb->vlan_tci
+    XDP = "xdp"  # the same, and XDP may finish it
     BYTES = "bytes"  # a test run with all tags in the bytes
     METADATA = "metadata"  # a test run with the outermost tag in skb->vlan_tci
 
@@ -64,7 +73,7 @@ class Cast:
         mute: nobody hears the copies, so that GSO frames may be of any shape.
         theme: `PLAIN`: a bit of everything; `CROWD`: MACs that are ever new; `FLAP`: one MAC from all over the place;
             `GROUPS`: mostly multicast, and time that goes by; `LEASES`: mostly DHCP; `QUESTIONS`:
-            mostly for MACs.
+            mostly for MACs; `TRAFFIC`: mostly TCP and UDP between stations that know each other, which XDP finishes.
     """
 
     def __init__(self, setting: Setting, *, mute: bool, theme: str) -> None:
@@ -76,6 +85,8 @@ class Cast:
         self.learners = [n for n in self.plugged if n > len(setting.ports) or not setting.ports[n - 1].macs]
         self.listed = {number: self._listed(number) for number in self.places}
         self.clients = {number: self._clients(number) for number in self.places}
+        self.mates = {number: self._mates(number) for number in self.places}
+        self.friends = [number for number in self.plugged if self.mates[number]][:3]
         self.tags = {number: self._tags(number) for number in self.places}
 
     def _segments(self, number: int) -> set[str]:
@@ -87,6 +98,22 @@ class Cast:
         """Whether a DHCP server is believed there, and somebody is held to what it says."""
         believed = number > len(self.setting.ports) or self.setting.ports[number - 1].trusted
         return believed and bool(self.leased & set(self._others(number)))
+
+    def _mates(self, number: int) -> list[tuple[int, int]]:
+        """(place, VID): who is in a segment with it, and how its own frames are tagged there, 0 for not at all."""
+        setting, uplink = self.setting, number > len(self.setting.ports)
+        own = (
+            [(segment.name, segment.vlan) for segment in setting.segments if segment.vlan]
+            if uplink
+            else list(setting.ports[number - 1].memberships)
+        )
+        isolated = {at for at, port in enumerate(setting.ports, 1) if port.isolated}
+        return [
+            (at, vid)
+            for name, vid in own
+            for at in self.plugged
+            if at != number and name in self._segments(at) and not isolated >= {at, number}
+        ]
 
     def _others(self, number: int) -> list[int]:
         """Ports that are where a place is."""
@@ -123,7 +150,12 @@ class _Gunner:
     def __init__(self, cast: Cast, rng: Random) -> None:
         self.cast = cast
         self.rng = rng
-        special = {LEASES: cast.servers, FLAP: cast.learners, CROWD: cast.learners}.get(cast.theme)
+        special = {
+            LEASES: cast.servers,
+            FLAP: cast.learners,
+            CROWD: cast.learners,
+            TRAFFIC: cast.friends,
+        }.get(cast.theme)
         places = special if special and rng.random() < 0.6 else cast.plugged
         self.place = rng.choice(places) if rng.random() < 0.98 else rng.choice(cast.places)
         self.kinds: list[str] = []
@@ -152,6 +184,8 @@ class _Gunner:
             self.place in self.cast.servers,
             self.place in self.cast.leased,
         )
+        if self.cast.theme == TRAFFIC and self.rng.random() < 0.8 and self.cast.mates[self.place]:
+            return self._traffic()
         special = {GROUPS: l3.groups, LEASES: l3.leases, QUESTIONS: l3.questions}.get(self.cast.theme)
         inside, kind, destination = special(who) if special and self.rng.random() < 0.75 else l3.draw(who)
         tags = self._tags()
@@ -171,6 +205,26 @@ class _Gunner:
             header=header,
             after_ns=self._later(),
             kinds=tuple(self.kinds),
+        )
+
+    def _traffic(self) -> Shot:
+        """To a station in the same segment, which most likely has spoken before."""
+        mate, vid = self.one(self.cast.mates[self.place][:2])
+        source = self._mac(self.place) if self.rng.random() < 0.95 else self._source()
+        who = l3.Speaker(self.rng, self.place, source, [], [], [], serves=False, leased=False)
+        ips = self.cast.setting.ports[self.place - 1].ips if self.place <= len(self.cast.setting.ports) else ()
+        inside, kind, header_at = l3.traffic(who, ips if self.rng.random() < 0.9 else ())
+        tags = [self._tag(vid)] if vid else []
+        octets = ethernet(self._mac(mate), source, inside, *tags)
+        self.kinds += [f"traffic, {kind}", f"tags {len(tags)}"]
+        header = NO_OFFLOAD
+        if header_at:
+            field = 16 if inside.data[6 if inside.ethertype == frames.IPV6 else 9] == frames.TCP else 6
+            header = VNET_HDR.pack(NEEDS_CSUM, 0, 0, 0, len(octets) - len(inside.data) + header_at, field)
+        spoilt = self._spoil(octets) if not header_at and self.rng.random() < 0.3 else octets
+        way = self._way(spoilt, 0, header)
+        return Shot(
+            place=self.place, octets=spoilt, way=way, header=header, after_ns=self._later(), kinds=tuple(self.kinds)
         )
 
     def _mac(self, number: int) -> bytes:
@@ -263,14 +317,15 @@ class _Gunner:
     def _way(self, octets: bytes, gso_size: int, header: bytes) -> Way:
         tagged = octets[12:14] in (C_TAG.to_bytes(2, "big"), S_TAG.to_bytes(2, "big"))
         ways = {
-            Way.WIRE: 6 if not tagged or len(octets) >= LEAST_TAGGED else 0,
+            Way.WIRE: 3 if not tagged or len(octets) >= LEAST_TAGGED else 0,
+            Way.XDP: 5 if not tagged or len(octets) >= LEAST_TAGGED else 0,
             Way.BYTES: 2 if _runs(octets) else 0,
             Way.METADATA: 2 if tagged and len(octets) >= LEAST_TAGGED and _runs(frames.untag(octets)) else 0,
         }
         if any(header):
-            return Way.WIRE
+            return self.pick((1, Way.WIRE), (2, Way.XDP))
         if gso_size:
-            ways[Way.WIRE] = 0
+            ways[Way.WIRE] = ways[Way.XDP] = 0
         return self.pick(*((weight, way) for way, weight in ways.items()))
 
     def _later(self) -> int:
@@ -278,9 +333,9 @@ class _Gunner:
             (80, 0),
             (10, self.rng.randrange(1, 10_000_000)),
             (4, 250_000_000),
-            (4, 1_000_000_000),
+            (4, 1_000_000_000 + self.rng.randrange(-1, 2)),
             (15 if self.cast.theme == GROUPS else 1, 5_000_000_000 + self.rng.randrange(2)),
-            (0 if self.cast.theme == FLAP else 1, 300_000_000_000 + self.rng.randrange(2)),
+            (0 if self.cast.theme in (FLAP, TRAFFIC) else 1, 300_000_000_000 + self.rng.randrange(2)),
         )
 
 

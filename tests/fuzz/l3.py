@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
@@ -79,6 +79,35 @@ def draw(who: Speaker) -> tuple[L3, str, bytes | None]:
             inside, kind, *destination = make(who)
             return inside, kind, destination[0] if destination else None
     raise AssertionError
+
+
+def traffic(who: Speaker, ips: Sequence[str]) -> tuple[L3, str, int]:
+    """TCP or UDP, nothing special, what is done of its checksum, and where L4 begins if that is left to the NIC.
+
+    Args:
+        ips: addresses and prefixes that its port lists, one of which it comes from.
+    """
+    rng = who.rng
+    network = ip_network(rng.choice(ips)) if ips else None
+    version = network.version if network else rng.choice((4, 4, 6))
+    source = str(network[rng.randrange(min(network.num_addresses, 1 << 16))]) if network else who.address(version)
+    body = bytes(rng.randrange(256) for _ in range(rng.choice((0, 1, 18, 27, 28, 29, 46, 200, 511, 1300, 1452, 1480))))
+    kind = rng.choice(("tcp", "udp"))
+    inside = tcp(body, destination=rng.randrange(65536)) if kind == "tcp" else udp(body, destination=_udp_port(rng))
+    wrap = ipv4 if version == 4 else ipv6
+    done = rng.choice(("finished", "finished", "finished", "left", "pseudo", "none", "wrong"))
+    packet = wrap(inside, source=source, destination=who.address(version))
+    at = 20 if version == 4 else 40
+    field = at + (inside.checksum_at or 0)
+    octets = packet.data
+    if done in ("left", "pseudo"):
+        addresses = octets[12:20] if version == 4 else octets[8:40]
+        pseudo = addresses + bytes([0, inside.protocol]) + len(inside.data).to_bytes(2, "big")
+        octets = octets[:field] + frames.complement(frames.checksum(pseudo)) + octets[field + 2 :]
+    elif done != "finished":
+        value = bytes(2) if done == "none" else rng.randrange(65536).to_bytes(2, "big")
+        octets = octets[:field] + value + octets[field + 2 :]
+    return L3(packet.ethertype, octets), f"{kind} {done}", at if done == "left" else 0
 
 
 def tcp_at(inside: L3) -> int | None:

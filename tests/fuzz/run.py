@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fuzz.bench import Bench
 from fuzz.drawn import rarely, settings
-from fuzz.grammar import CROWD, FLAP, GROUPS, LEASES, PLAIN, QUESTIONS, Cast, shoot
+from fuzz.grammar import CROWD, FLAP, GROUPS, LEASES, PLAIN, QUESTIONS, TRAFFIC, Cast, shoot
 from fuzz.literal import as_code
 from fuzz.play import Differs, Game, play
 from fuzz.tally import Tally
@@ -25,7 +25,8 @@ def games(draw: st.DrawFn) -> Game:
     setting = draw(settings())
     mute = draw(rarely())
     numbers = [draw(st.integers(0, (1 << 32) - 1)) for _ in range(draw(_HOW_MANY))]
-    special = [GROUPS] * any(segment.multicast_snooping for segment in setting.segments)
+    special = [TRAFFIC, TRAFFIC]
+    special += [GROUPS] * any(segment.multicast_snooping for segment in setting.segments)
     special += [QUESTIONS] * any(len(port.macs) == 1 and port.ips for port in setting.ports)
     special += [LEASES, LEASES] * any(port.dhcp_snoop for port in setting.ports)
     theme = draw(st.sampled_from([PLAIN, PLAIN, CROWD, FLAP, *special, *special]))

@@ -22,6 +22,7 @@ from vxagent.lab.world import World
 from vxagent.model.device import Device
 from vxagent.netlink.base import Inspection, LinkChange
 from vxagent.netlink.links import NetlinkLinks
+from vxagent.netlink.offloads import Offloads, read_offloads, set_rxvlan
 
 SOON_S = 10.0  # for an event on a busy machine; the one that must be quick is measured
 PAIR = InternalPair(ifname="vxhost", peer="vxi-0123456789", mac="02:00:00:00:00:01", mtu=1400)
@@ -109,6 +110,7 @@ def test_devices_shows_what_the_kernel_has(switch: Namespace, links: NetlinkLink
         ifindex=device.ifindex,
         kind="veth",
         up=True,
+        carrier=False,
         mtu=1400,
         queues=3,
         arp=False,
@@ -206,6 +208,48 @@ def test_a_device_that_is_gone_or_renamed_is_left_alone(switch: Namespace, links
     assert flags(get(links, "v2")) == {"up": False, "arp": True, "ipv6": True, "promisc": False}
     switch.ip("link", "delete", "v2")
     links.set_device(SetDevice(ifindex=ifindex, ifname="v2", up=True))
+
+
+# Offloads
+
+
+@pytest.mark.parametrize("ifname", ["v0", "all-of-15-bytes", "é-v"])
+def test_whether_vlan_tags_are_taken_out_of_frames_is_read_and_set(
+    switch: Namespace, links: NetlinkLinks, ifname: str
+) -> None:
+    switch.ip("link", "add", ifname, "type", "veth", "peer", "name", "v1")
+    with switch.entered():
+        there = read_offloads(ifname)
+        if there.rxvlan_fixed:
+            pytest.skip("the veth of this kernel has no rx-vlan-offload that can be set")
+        assert (there.lro, there.rxvlan) == (False, True)
+        effect = SetDevice(ifindex=get(links, ifname).ifindex, ifname=ifname, rxvlan=False)
+        for on in (False, True):
+            for _ in range(2):
+                set_rxvlan(ifname, on)
+                assert read_offloads(ifname) == replace(there, rxvlan=on)
+        links.set_device(effect)
+        assert not read_offloads(ifname).rxvlan
+        assert read_offloads("v1") == there
+        links.set_device(replace(effect, rxvlan=True))
+        assert read_offloads(ifname) == there
+
+
+def test_offloads_of_a_device_that_is_gone_or_has_none(switch: Namespace) -> None:
+    with switch.entered():
+        assert read_offloads("v9") == Offloads()
+        assert read_offloads("lo") == Offloads(rxvlan_fixed=True)
+        for ifname, said in (("v9", "No such device"), ("lo", "not supported")):
+            with pytest.raises(OSError, match=said):
+                set_rxvlan(ifname, True)
+
+
+def test_a_veth_shows_no_offloads_because_xdp_has_nothing_to_do_there(
+    switch: Namespace, links: NetlinkLinks, events: Events
+) -> None:
+    switch.ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+    for device in (events.device("v0"), get(links, "v0")):
+        assert (device.rxvlan, device.rxvlan_fixed, device.lro) == (False, False, False)
 
 
 # Internal ports

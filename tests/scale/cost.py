@@ -128,7 +128,7 @@ def pairs(
 def measured(directory: Path) -> Iterator[tuple[World, Rig]]:
     """The switch of the tests, with known stations and neighbours that list addresses."""
     rig = Rig(directory)
-    wires = Wires(PORTS, rig.program("vx_tc"))
+    wires = Wires(PORTS, *map(rig.program, ("vx_tc", "vx_xdp")))
     try:
         world = World(rig, wires, rig.program("vx_tc"))
         for number in (1, 2):

@@ -192,6 +192,12 @@ def checksum(data: bytes) -> bytes:
     return struct.pack("!H", ~total & 0xFFFF)
 
 
+def complement(checksum_of: bytes) -> bytes:
+    """The sum of which that is the checksum: what a VM leaves in the field of a checksum that its NIC is to finish, of
+    the pseudo-header."""
+    return bytes(octet ^ 0xFF for octet in checksum_of)
+
+
 def _checked(inside: L4, pseudo: bytes) -> bytes:
     """The data with its checksum over the pseudo-header filled in."""
     at = inside.checksum_at

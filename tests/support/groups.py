@@ -60,7 +60,7 @@ class Groups:
             self.know_querier()
 
     def know_querier(self, *, began_s: float = 100, until_s: float = 100) -> None:
-        """A querier since `began_s` ago, or as long as the machine runs, for another `until_s`; all ports have answered."""
+        """A querier since `began_s` ago (or as long as the machine runs), for another `until_s`; all have answered."""
         now = now_ns()
         began, until = (max(1, now + int(seconds * NANOSECONDS)) for seconds in (-began_s, until_s))
         for segment in (BLUE, RED):

@@ -16,6 +16,7 @@ from vxagent.core.tables import Row, Table
 from vxagent.datapath import abi, codec, maps, source
 from vxagent.datapath.bpf_map import Map, MapSpec, MapType
 from vxagent.datapath.bpf_prog import Program, ProgSpec, ProgType, TestRun, relocate
+from vxagent.datapath.epoch import Epoch
 from vxagent.datapath.programs import Generation
 
 SKB_SIZE = 192  # struct __sk_buff
@@ -142,6 +143,11 @@ class Rig:
     def put(self, table: Table, key: int, row: Row) -> None:
         """Write one row."""
         self.maps[table].update(codec.encode_key(table, key), codec.encode(table, row))
+        self.changed()
+
+    def changed(self) -> None:
+        """What the agent does after it has changed a table: flows that are remembered no longer count."""
+        Epoch(self.maps["epochs"]).rise()
 
     def get(self, table: Table, key: int) -> Row | None:
         """Read one row; None where a hash has none."""
@@ -189,7 +195,7 @@ class Rig:
 
 def _clear(opened: Map) -> None:
     spec = opened.spec
-    if spec.type is MapType.RINGBUF:
+    if spec.type in (MapType.RINGBUF, MapType.DEVMAP):
         return
     for batch in opened.batches():
         if spec.type in (MapType.HASH, MapType.PERCPU_HASH, MapType.LRU_HASH, MapType.LPM_TRIE):

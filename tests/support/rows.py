@@ -6,7 +6,7 @@
     def test_forwards(world: World, row: Row, way: Way) -> None:
         check(world, row, way)
 
-Each row runs three ways, and must end alike: a tag may be in the frame's bytes or in skb->vlan_tci, and what the
+Each row runs four ways, and must end alike: a tag may be in the frame's bytes or in skb->vlan_tci, and what the
 kernel does in front of the program and behind it is part of the truth.
 """
 
@@ -37,8 +37,12 @@ class Way(StrEnum):
     """How a frame gets into the program."""
 
     WIRE = "wire"  # through a tap: an outer tag of 0x8100 or 0x88a8 is moved to skb->vlan_tci by the kernel
+    XDP = "xdp"  # the same, and XDP may finish it for every port
     BYTES = "bytes"  # test run: all tags are in the frame's bytes
     METADATA = "metadata"  # test run: the outermost tag is in skb->vlan_tci; for frames that have such a tag
+
+
+ON_TAPS = (Way.WIRE, Way.XDP)
 
 
 def _nothing(world: World) -> None:
@@ -59,6 +63,7 @@ class Row:
         where: (port, segment) that it is counted for; by default `port` and `segment`.
         out: port → the frame that arrives there.
         ways: in which it is tried.
+        again: one that is forwarded is sent twice; the second has a flow, and must end alike.
     """
 
     name: str
@@ -71,6 +76,7 @@ class Row:
     where: tuple[int, int] | None = None
     out: Mapping[int, bytes] = field(default_factory=dict)
     ways: tuple[Way, ...] = tuple(Way)
+    again: bool = True
 
 
 def rows(*several: Row) -> pytest.MarkDecorator:
@@ -95,6 +101,8 @@ def enter(world: World, way: Way) -> Callable[[int, bytes], Outcome]:
     match way:
         case Way.WIRE:
             return world.send
+        case Way.XDP:
+            return world.send_at_xdp
         case Way.BYTES:
             return world.run
         case Way.METADATA:
@@ -107,11 +115,17 @@ def check(world: World, row: Row, way: Way) -> None:
         world.learn(segment, mac(port), port)
     row.prepare(world)
     outcome = enter(world, way)(row.port, row.frame)
+    _judge(row, way, outcome)
+    if row.again and row.fate == FORWARDED:
+        _judge(row, way, enter(world, way)(row.port, row.frame))
+
+
+def _judge(row: Row, way: Way, outcome: Outcome) -> None:
     assert outcome.fate == row.fate
     assert outcome.where == (row.where or (row.port, row.segment))
     assert outcome.octets == len(row.frame)
     assert outcome.sent == {port: (1, len(frame)) for port, frame in row.out.items()}
-    if way is Way.WIRE:
+    if way in ON_TAPS:
         assert outcome.frames == {port: [frame] for port, frame in row.out.items()}
     else:
         _check_run(row, way, outcome)

@@ -40,8 +40,8 @@ class Sim:
     def restart(self) -> None:
         """The agent starts anew: from the store, the kernel's tables and the devices."""
         switch = Switch(self.store.load(), host="hv1")
-        rows, attached = self.datapath.rows(), self.datapath.attached()
-        plan = reconcile(switch, self.links.devices(), rows, attached, ageing_s=300, now=self.now)
+        rows, attached, xdp = self.datapath.rows(), self.datapath.attached(), self.datapath.xdp()
+        plan = reconcile(switch, self.links.devices(), rows, attached, xdp, ageing_s=300, now=self.now)
         self.executor.run(plan.effects)
         switch.commit(plan)
         self.switch = switch

@@ -197,6 +197,7 @@ class World:
         key = struct.pack("=Q", fdb_key(key_segment or segment, number(address)))
         self.rig.maps["fdb"].update(key, value)
         self.rig.maps["learning"].update(struct.pack("=I", port), abi.LEARNING.pack(learned=self.learned(port) + 1))
+        self.rig.changed()
 
     def list_ips(self, port: int, *ips: str) -> None:
         """Make a port list these addresses and prefixes, as well as what it lists already."""
@@ -300,6 +301,11 @@ class World:
         before = self.counts()
         self.wires.write(port, frame, header)
         return self._outcome(before)
+
+    def send_at_xdp(self, port: int, frame: bytes, header: bytes = NO_OFFLOAD) -> Outcome:
+        """The same, where XDP may finish it for every port."""
+        with self.wires.reached(self.rig.maps["xdp_devices"], self.ports.keys() - set(UPLINKS)):
+            return self.send(port, frame, header)
 
     def run(self, port: int, frame: bytes, *, gso_size: int = 0) -> Outcome:
         """The program runs on a frame whose tags are all in its bytes.

@@ -263,9 +263,25 @@ def test_deleting_a_segment_in_use_names_the_port(api: httpx.Client) -> None:
     )  # fmt: skip
 
 
-def test_xdp_uplinks_are_refused_for_now(api: httpx.Client) -> None:
-    status, said = refusal(api.post("/v1/uplinks", json={"ifname": "eth1", "hook": "xdp"}))
-    assert (status, said) == (409, "uplink eth1 cannot run at XDP in this version; use --hook auto or tc")
+def test_an_uplink_runs_at_xdp_unless_it_is_asked_not_to(api: httpx.Client) -> None:
+    shown = []
+    for hook in ("xdp", "auto", "tc"):
+        assert api.post("/v1/uplinks", json={"ifname": "eth1", "hook": hook}).json()["changed"] is True
+        [uplink] = api.get("/v1/uplinks").json()
+        shown.append((uplink["hook"], uplink["hook_why"]))
+        api.delete("/v1/uplinks/eth1")
+    assert shown == [("xdp+tc", ""), ("xdp+tc", ""), ("tc", "asked for by --hook tc")]
+
+
+def test_a_port_shows_where_it_runs_and_why_not_at_xdp(api: httpx.Client) -> None:
+    api.post("/v1/segments", json=BLUE)
+    for ifname in ("tap0", "veth2"):
+        api.post("/v1/ports", json={"ifname": ifname, "segment": "blue"})
+    veth = ("tc", "a device of kind veth: tc is the faster hook there")
+    assert [(p["hook"], p["hook_why"]) for p in api.get("/v1/ports").json()] == [("xdp+tc", ""), veth]
+    assert api.patch("/v1/ports/tap0", json={"hook": "tc"}).json()["changed"] is True
+    port = api.get("/v1/ports/tap0").json()
+    assert (port["hook"], port["hook_why"], port["hook_asked"]) == ("tc", "asked for by --hook tc", "tc")
 
 
 def test_one_wrong_entry_of_a_document_changes_nothing(api: httpx.Client) -> None:

@@ -114,7 +114,6 @@ def test_what_is_there_unchanged_is_0_and_says_so(blue: Vxagent) -> None:
         ("port attach tap1 --trunk blue:10,red:10", "trunk vid '10': is given twice"),
         ("port set nope --trusted", "no port nope; see `vxagent port list`"),
         ("port detach nope", "no port nope"),
-        ("uplink add eth1 --hook xdp", "uplink eth1 cannot run at XDP in this version; use --hook auto or tc"),
         ("uplink del eth1", "no uplink eth1"),
         ("fdb add 02:00:00:00:00:01 --segment blue --port nope", "no port nope"),
         ("fdb del 02:00:00:00:00:01 --segment blue", "no fdb entry 02:00:00:00:00:01"),
@@ -248,9 +247,9 @@ def test_status_is_one_object_or_a_sheet(blue: Vxagent) -> None:
 def test_port_list_for_people(blue: Vxagent) -> None:
     blue("port attach tap9 --trunk blue:10,red:20 --id vm9")
     assert blue("port list").out == (
-        "ID    DEVICE  STATE    MODE    SEGMENTS        HOOK  RX  TX  DROPS  LOST\n"
-        "tap0  tap0    up       access  blue            tc     0   0      0     0\n"
-        "vm9   tap9    pending  trunk   blue:10,red:20  tc     0   0      0     0\n"
+        "ID    DEVICE  STATE    MODE    SEGMENTS        HOOK    RX  TX  DROPS  LOST\n"
+        "tap0  tap0    up       access  blue            xdp+tc   0   0      0     0\n"
+        "vm9   tap9    pending  trunk   blue:10,red:20  tc       0   0      0     0\n"
     )
 
 

@@ -12,17 +12,27 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from support.sim import Sim
+from vxagent.core.effects import Xdp
+from vxagent.core.hooks import choose
 from vxagent.core.tables import Table
 from vxagent.datapath.abi import Reason, Verdict
 from vxagent.datapath.fake import Frame, Outcome
 from vxagent.errors import HostError, Refused, VxagentError
 from vxagent.model.device import Device
 from vxagent.model.fdb import StaticEntry
-from vxagent.model.port import Mode, Port, Uplink
+from vxagent.model.port import Hook, Mode, Port, Uplink
 from vxagent.model.segment import Segment, UnknownUnicast
 
 SEGMENTS = {"blue": "acme", "red": "acme", "evil": "mallory"}
 DEVICES = {name: n for n, name in enumerate(("tap0", "tap1", "tap2", "tap3", "eth1", "eth2"), start=10)}
+
+
+def new_device(ifname: str, ifindex: int) -> Device:
+    """A tap, or a NIC that takes VLAN tags out of frames."""
+    hardware = ifname.startswith("eth")
+    return Device(ifname=ifname, ifindex=ifindex, kind="" if hardware else "tun", rxvlan=hardware)
+
+
 MACS = [f"02:00:00:00:00:0{n}" for n in range(1, 4)]
 
 segments = st.sampled_from(sorted(SEGMENTS))
@@ -31,12 +41,21 @@ nics = st.sampled_from([name for name in DEVICES if name.startswith("eth")])
 macs = st.lists(st.sampled_from(MACS), max_size=2, unique=True).map(tuple)
 ips = st.lists(st.sampled_from(("10.0.0.1", "10.1.0.0/16", "2001:db8::1")), max_size=2, unique=True).map(tuple)
 vlans = st.none() | st.integers(10, 12)
+mtus = st.sampled_from((1500, 9000))
 
 
 @st.composite
 def ports(draw: st.DrawFn) -> Port:
     ifname = draw(taps)
-    base = Port(id=ifname, ifname=ifname, segment="blue", macs=draw(macs), ips=draw(ips), isolated=draw(st.booleans()))
+    base = Port(
+        id=ifname,
+        ifname=ifname,
+        segment="blue",
+        macs=draw(macs),
+        ips=draw(ips),
+        isolated=draw(st.booleans()),
+        hook=draw(st.sampled_from((Hook.AUTO, Hook.TC))),
+    )
     if draw(st.booleans()):
         return replace(base, segment=draw(segments))
     names = draw(st.lists(segments, min_size=1, max_size=3, unique=True))
@@ -50,7 +69,7 @@ class Convergence(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sim = Sim(*(Device(ifname=name, ifindex=n, kind="tun") for name, n in DEVICES.items()))
+        self.sim = Sim(*(new_device(name, n) for name, n in DEVICES.items()))
         self.next_ifindex = 100
 
     @initialize(first=st.lists(ports(), max_size=3, unique_by=lambda port: port.id))
@@ -58,7 +77,7 @@ class Convergence(RuleBasedStateMachine):
         """Most commands need a segment, many a port: start with some."""
         for number, name in enumerate(sorted(SEGMENTS), start=10):
             self.add_segment(name, number, drop=False)
-        self.add_uplink("eth1")
+        self.add_uplink("eth1", Hook.AUTO)
         for port in first:
             self.attach(port)
 
@@ -73,7 +92,7 @@ class Convergence(RuleBasedStateMachine):
 
     def snapshot(self) -> tuple[object, ...]:
         datapath = self.sim.datapath
-        return datapath.rows(), datapath.attached(), self.sim.store.load()
+        return datapath.rows(), datapath.attached(), datapath.xdp(), self.sim.store.load()
 
     @rule(name=segments, vlan=vlans, drop=st.booleans())
     def add_segment(self, name: str, vlan: int | None, drop: bool) -> None:
@@ -81,9 +100,9 @@ class Convergence(RuleBasedStateMachine):
         segment = Segment(name=name, tenant=SEGMENTS[name], vlan=vlan, unknown_unicast=policy)
         self.attempt(lambda d: d.add_segment(segment))
 
-    @rule(name=segments, vlan=vlans)
-    def set_segment(self, name: str, vlan: int | None) -> None:
-        self.attempt(lambda d: d.set_segment(name, vlan=vlan))
+    @rule(name=segments, vlan=vlans, mtu=mtus)
+    def set_segment(self, name: str, vlan: int | None, mtu: int) -> None:
+        self.attempt(lambda d: d.set_segment(name, vlan=vlan, mtu=mtu))
 
     @rule(name=segments)
     def delete_segment(self, name: str) -> None:
@@ -104,6 +123,7 @@ class Convergence(RuleBasedStateMachine):
                 native=port.native,
                 macs=port.macs,
                 ips=port.ips,
+                hook=port.hook,
             )
         )
 
@@ -111,9 +131,9 @@ class Convergence(RuleBasedStateMachine):
     def detach(self, ifname: str) -> None:
         self.attempt(lambda d: d.detach_port(ifname))
 
-    @rule(ifname=nics)
-    def add_uplink(self, ifname: str) -> None:
-        self.attempt(lambda d: d.add_uplink(Uplink(ifname=ifname)))
+    @rule(ifname=nics, hook=st.sampled_from(Hook))
+    def add_uplink(self, ifname: str, hook: Hook) -> None:
+        self.attempt(lambda d: d.add_uplink(Uplink(ifname=ifname, hook=hook)))
 
     @rule(ifname=nics)
     def delete_uplink(self, ifname: str) -> None:
@@ -133,7 +153,7 @@ class Convergence(RuleBasedStateMachine):
             self.sim.unplug(ifname)
         else:
             self.next_ifindex += 1
-            self.sim.plug(Device(ifname=ifname, ifindex=self.next_ifindex, kind="tun"))
+            self.sim.plug(new_device(ifname, self.next_ifindex))
 
     @rule(ifname=taps, master=st.sampled_from(["", "br0"]))
     def device_is_enslaved_or_freed(self, ifname: str, master: str) -> None:
@@ -141,7 +161,19 @@ class Convergence(RuleBasedStateMachine):
             if device.ifname == ifname:
                 self.sim.plug(replace(device, master=master))
 
-    @rule(port=ports(), at=st.integers(1, 8))
+    @rule(ifname=taps, carrier=st.booleans(), vhost=st.booleans(), mtu=mtus)
+    def a_vm_comes_or_goes(self, ifname: str, carrier: bool, vhost: bool, mtu: int) -> None:
+        for device in self.sim.links.devices():
+            if device.ifname == ifname:
+                self.sim.plug(replace(device, carrier=carrier, vhost=vhost, mtu=mtu))
+
+    @rule(ifname=nics, lro=st.booleans(), rxvlan=st.booleans(), fixed=st.booleans())
+    def somebody_sets_offloads(self, ifname: str, lro: bool, rxvlan: bool, fixed: bool) -> None:
+        for device in self.sim.links.devices():
+            if device.ifname == ifname:
+                self.sim.plug(replace(device, lro=lro, rxvlan=rxvlan, rxvlan_fixed=fixed))
+
+    @rule(port=ports(), at=st.integers(1, 9))
     def an_effect_fails(self, port: Port, at: int) -> None:
         before = self.snapshot()
         self.sim.datapath.fail_at = at
@@ -167,12 +199,22 @@ class Convergence(RuleBasedStateMachine):
         rows = self.sim.datapath.rows()
         self.sim.reboot()
         assert self.sim.datapath.rows() == rows
+        self.sim.sync()
 
     @invariant()
     def the_agent_knows_what_the_kernel_holds(self) -> None:
         assert self.sim.datapath.rows() == self.sim.switch.state.rows
         attached = {handle: ifindex for handle, (ifindex, _) in self.sim.switch.state.attached.items()}
         assert self.sim.datapath.attached() == attached
+        assert self.sim.datapath.xdp() == self.sim.switch.state.xdp
+
+    @invariant()
+    def xdp_does_what_is_chosen_where_a_program_runs_and_nothing_elsewhere(self) -> None:
+        state = self.sim.switch.state
+        names = state.names("port")
+        there = {d.ifname: d for d in self.sim.links.devices()}
+        chosen = {handle: choose(state, names[handle], there[name]).xdp for handle, (_, name) in state.attached.items()}
+        assert self.sim.datapath.xdp() == {handle: xdp for handle, xdp in chosen.items() if xdp}
 
     @invariant()
     def attached_devices_are_quiet_and_up(self) -> None:
@@ -183,6 +225,8 @@ class Convergence(RuleBasedStateMachine):
             device = there[ifname]
             assert device.up
             assert device.promisc if names[handle] in state.uplinks else not (device.arp or device.ipv6)
+            sends = Xdp.SENDS in state.xdp.get(handle, Xdp.NONE)
+            assert not (sends and (device.rxvlan or device.lro or device.vhost))
 
     @invariant()
     def no_broadcast_leaves_its_tenant(self) -> None:
@@ -208,7 +252,7 @@ TestConvergence.settings = settings(max_examples=60, stateful_step_count=25, dea
 @pytest.fixture
 def sim() -> Sim:
     """tap0 (locked to a MAC), tap1 in blue; tap2 in evil; an uplink with blue as VLAN 10."""
-    sim = Sim(*(Device(ifname=name, ifindex=n, kind="tun") for name, n in DEVICES.items()))
+    sim = Sim(*(new_device(name, n) for name, n in DEVICES.items()))
     sim.change(lambda d: d.add_segment(Segment(name="blue", tenant="acme", vlan=10)))
     sim.change(lambda d: d.add_segment(Segment(name="evil", tenant="mallory")))
     sim.change(lambda d: d.attach_port(Port(id="tap0", ifname="tap0", segment="blue", macs=(MACS[0],))))
@@ -280,8 +324,10 @@ def test_down_gives_the_devices_back_as_they_were(sim: Sim) -> None:
     sim.change(lambda d: d.take_off())
     there = {d.ifname: d for d in sim.links.devices()}
     assert sim.datapath.attached() == {}
+    assert sim.datapath.xdp() == {}
     assert not there["tap0"].up
     assert there["tap0"].arp
     assert there["tap0"].ipv6
     assert there["eth1"].up
     assert not there["eth1"].promisc
+    assert there["eth1"].rxvlan

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from vxagent.core.effects import Xdp
 from vxagent.core.state import State
 from vxagent.core.switch import Switch
 from vxagent.model.device import Device
-from vxagent.model.port import Mode, Port, Uplink
+from vxagent.model.port import Hook, Mode, Port, Uplink
 from vxagent.model.segment import Segment
 from vxagent.netlink.base import Inspection
 from vxagent.runtime.doctor import Finding, HostFacts, Level, SwitchFacts, judge_host, judge_switch
@@ -25,24 +26,26 @@ def bad(findings: list[Finding]) -> list[tuple[Level, str, str]]:
     return [(f.level, f.what, f.mend) for f in findings if f.level is not Level.OK]
 
 
-def switch(*devices: Device, **fields: object) -> State:
-    """A switch with a port tap0 and an uplink eth1, which take these devices."""
+def switch(*devices: Device, seen: tuple[Device, ...] = (), at: Hook = Hook.AUTO, **fields: object) -> State:
+    """A switch with a port tap0 and an uplink eth1 (at that hook), which took TAP and ETH, or what was `seen` in their
+    place, and shows `devices` now."""
     switch = Switch({}, host="hv1")
     draft = switch.draft()
-    draft.links_read([TAP, ETH])
+    draft.links_read([TAP, ETH, *seen])
     draft.add_segment(BLUE)
     draft.attach_port(Port(id="p0", ifname="tap0", segment="blue", **fields))  # type: ignore[arg-type]  # shorthand
-    draft.add_uplink(Uplink(ifname="eth1"))
+    draft.add_uplink(Uplink(ifname="eth1", hook=at))
     switch.commit(draft.plan())
     state = switch.state.copy()
     state.devices = {device.ifname: device for device in devices}
     return state
 
 
-def judge(state: State, **inspections: Inspection) -> list[tuple[Level, str, str]]:
-    """What is not ok; inspections by device name."""
+def judge(state: State, refused: str = "", **inspections: Inspection) -> list[tuple[Level, str, str]]:
+    """What is not ok; `refused`: why eth1 did not take the program at XDP; inspections by device name."""
     by_ifindex = {state.devices[name].ifindex: inspection for name, inspection in inspections.items()}
-    return bad(list(judge_switch(SwitchFacts(state=state, inspections=by_ifindex))))
+    xdp_refused = {state.handle_of_uplink("eth1"): refused} if refused else {}
+    return bad(list(judge_switch(SwitchFacts(state=state, inspections=by_ifindex, xdp_refused=xdp_refused))))
 
 
 def test_a_fit_host_has_nothing_to_mend() -> None:
@@ -121,12 +124,82 @@ def test_a_port_device_that_is_not_as_it_must_be(device: Device, what: str, mend
 
 
 def test_programs_of_others_are_named() -> None:
-    found = judge(switch(TAP, ETH), tap0=Inspection(xdp_program=42, filters=("bpf cil", "flower", "bpf cil")))
+    state = switch(TAP, ETH, at=Hook.TC)
+    found = judge(state, eth1=Inspection(xdp_program=42, filters=("bpf cil", "flower", "bpf cil")))
     assert [what for _, what, _ in found] == [
-        "device tap0 runs an XDP program of somebody else (id 42) before the switch",
-        "device tap0 has a tc filter of somebody else (bpf cil)",
-        "device tap0 has a tc filter of somebody else (flower)",
+        "device eth1 has a tc filter of somebody else (bpf cil)",
+        "device eth1 has a tc filter of somebody else (flower)",
+        "device eth1 runs an XDP program of somebody else (id 42) before the switch",
     ]
+
+
+def test_an_xdp_program_of_somebody_else_is_named_with_what_takes_it_off() -> None:
+    mend = "`ip link set dev eth1 xdp off` (or xdpgeneric off), then `vxagent reload`"
+    what = "device eth1 runs an XDP program of somebody else (id 42) before the switch"
+    there = Inspection(xdp_program=42)
+    refused = judge(switch(TAP, ETH), "somebody else's XDP program runs there; take it off", eth1=there)
+    assert refused == judge(switch(TAP, ETH, at=Hook.TC), eth1=there) == [(Level.WARN, what, mend)]
+
+
+def test_an_xdp_program_on_a_port_that_has_none_of_the_switch_is_somebody_elses() -> None:
+    state = switch(TAP, ETH)
+    state.xdp[state.handle_of_port("p0")] = Xdp.RECEIVES
+    [(_, what, _)] = judge(state, tap0=Inspection(xdp_program=42))
+    assert what == "device tap0 runs an XDP program of somebody else (id 42) before the switch"
+
+
+def test_the_switchs_own_xdp_program_is_no_fault() -> None:
+    ours = Inspection(xdp_program=42)
+    assert judge(switch(TAP, ETH), tap0=ours, eth1=ours) == []
+
+
+def test_hardware_that_did_not_take_the_xdp_program_is_named_with_the_reason() -> None:
+    found = judge(switch(TAP, ETH), "its MTU is too large for native XDP")
+    assert found == [(Level.WARN, "device eth1 is without XDP: its MTU is too large for native XDP", "")]
+
+
+def test_an_uplink_that_merges_frames_is_told_of_once() -> None:
+    lro = replace(ETH, lro=True)
+    [(level, what, mend)] = judge(switch(TAP, lro, seen=(lro,)), eth1=Inspection(lro=True))
+    assert (level, mend) == (Level.BAD, "`ethtool -K eth1 lro off`")
+    assert what.startswith("uplink eth1 merges frames that it receives")
+
+
+def test_hardware_whose_driver_always_takes_vlan_tags_out_is_without_xdp() -> None:
+    fixed = replace(ETH, rxvlan=True, rxvlan_fixed=True)
+    [(level, what, mend)] = judge(switch(TAP, fixed, seen=(fixed,)))
+    assert (level, mend) == (Level.WARN, "")
+    assert what.startswith("device eth1 is without XDP: its driver takes VLAN tags out of frames")
+
+
+@pytest.mark.parametrize("device", [replace(TAP, vhost=True), replace(TAP, queues=4), replace(TAP, kind="veth")])
+def test_a_port_device_where_xdp_would_not_pay_off_is_no_fault(device: Device) -> None:
+    assert judge(switch(device, ETH, seen=(device,))) == []
+
+
+def test_an_uplink_without_xdp_is_named_where_xdp_was_asked_for() -> None:
+    veth = replace(ETH, kind="veth")
+    assert judge(switch(TAP, veth, seen=(veth,))) == []
+    what = "device eth1 is without XDP: a device of kind veth: tc is the faster hook there"
+    assert judge(switch(TAP, veth, seen=(veth,), at=Hook.XDP)) == [(Level.WARN, what, "")]
+
+
+def test_what_was_asked_to_be_without_xdp_is_no_fault() -> None:
+    lro = replace(ETH, lro=True)
+    assert judge(switch(TAP, lro, seen=(lro,), at=Hook.TC)) == []
+
+
+def test_a_port_on_hardware_that_was_asked_to_be_without_xdp_is_no_fault() -> None:
+    nic = replace(TAP, kind="")
+    assert judge(switch(nic, ETH, seen=(nic,), hook=Hook.TC)) == []
+
+
+def test_hardware_that_is_not_attached_is_not_said_to_be_without_xdp() -> None:
+    state = switch(TAP, replace(ETH, lro=True, master="br0"))
+    handle = state.handle_of_uplink("eth1")
+    del state.attached[handle], state.xdp[handle]
+    [(_, what, _)] = judge(state)
+    assert what.startswith("uplink eth1 is pending")
 
 
 def test_an_uplink_that_merges_frames_or_shares_a_vlan_is_bad() -> None:

@@ -22,6 +22,8 @@ from vxagent.core.effects import (
     RemoveInternal,
     Save,
     SetDevice,
+    SetXdp,
+    Xdp,
 )
 from vxagent.core.tables import DeviceRow, SettingsRow, Table
 from vxagent.datapath.fake import FakeDatapath
@@ -36,10 +38,12 @@ PAIR = InternalPair(ifname="vxhost", peer="vxi-1", mac="02:00:00:00:00:01", mtu=
 CHANGE: tuple[Effect, ...] = (
     Save(put={("port", "tap0"): {"id": "tap0"}}, old={("port", "tap0"): None}),
     MakeInternal(pair=PAIR),
-    SetDevice(ifindex=7, ifname="tap0", arp=False, ipv6=False, undo=(None, True, True, None)),
+    SetDevice(ifindex=7, ifname="tap0", arp=False, ipv6=False, undo=(None, True, True, None, None)),
     PutRow(table=Table.SETTINGS, key=0, row=SettingsRow(ageing_ns=5), old=SettingsRow(ageing_ns=3)),
     PutRow(table=Table.DEVICES, key=7, row=DeviceRow(ifindex=7, port=1)),
     Attach(handle=1, ifindex=7, ifname="tap0"),
+    SetXdp(handle=1, ifindex=7, ifname="tap0", xdp=Xdp.SENDS | Xdp.RECEIVES, old=Xdp.NONE),
+    SetXdp(handle=2, ifindex=8, ifname="tap1", xdp=Xdp.NONE, old=Xdp.SENDS),
     Detach(handle=2, ifindex=8, ifname="tap1"),
     DeleteRow(table=Table.DEVICES, key=8, old=DeviceRow(ifindex=8, port=2)),
     RemoveInternal(pair=PAIR),
@@ -56,10 +60,12 @@ class Host:
         self.datapath.table[Table.SETTINGS, 0] = SettingsRow(ageing_ns=3)
         self.datapath.table[Table.DEVICES, 8] = DeviceRow(ifindex=8, port=2)
         self.datapath.programs[2] = 8
+        self.datapath.xdp_roles[2] = Xdp.SENDS
         self.executor = Executor(self.datapath, self.links, self.store)
 
     def snapshot(self) -> object:
-        return self.datapath.rows(), self.datapath.attached(), list(self.links.devices()), self.store.load()
+        datapath = self.datapath
+        return datapath.rows(), datapath.attached(), datapath.xdp(), self.links.devices(), self.store.load()
 
 
 def test_all_effects_reach_their_adapter() -> None:
@@ -69,13 +75,14 @@ def test_all_effects_reach_their_adapter() -> None:
     assert not host.links.by_name["tap0"].arp
     assert list(host.links.by_name) == ["tap0"]
     assert host.datapath.programs == {1: 7}
+    assert host.datapath.xdp_roles == {1: Xdp.SENDS | Xdp.RECEIVES}
     assert host.datapath.table == {
         (Table.SETTINGS, 0): SettingsRow(ageing_ns=5),
         (Table.DEVICES, 7): DeviceRow(ifindex=7, port=1),
     }
 
 
-@pytest.mark.parametrize("number", range(1, 6))
+@pytest.mark.parametrize("number", range(1, 8))
 def test_a_row_or_attachment_that_fails_leaves_all_as_it_was(number: int) -> None:
     host = Host()
     before = host.snapshot()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from vxagent.core.effects import InternalPair, MakeInternal, RemoveInternal, SetDevice
@@ -36,6 +38,8 @@ def test_set_device_sets_what_is_asked_for() -> None:
     device = links.by_name["tap0"]
     assert (device.up, device.arp, device.ipv6, device.promisc) == (False, False, True, False)
     assert len(told) == 1
+    links.set_device(SetDevice(ifindex=7, ifname="tap0", rxvlan=True))
+    assert links.by_name["tap0"] == replace(device, rxvlan=True)
 
 
 def test_a_device_that_is_gone_or_renamed_is_left_alone() -> None:

@@ -16,7 +16,7 @@ from vxagent.netlink.wire import Message, attribute, attributes, messages, read_
 
 NEW, DEL = table.RTM_NEWLINK, table.RTM_DELLINK
 AF_BRIDGE = 7
-VETH = Device(ifname="v0", ifindex=5, kind="veth", up=False, mtu=1400, ipv6=False)
+VETH = Device(ifname="v0", ifindex=5, kind="veth", up=False, carrier=False, mtu=1400, ipv6=False)
 
 
 def link(
@@ -75,9 +75,10 @@ def test_an_attribute_shorter_than_its_header_ends_the_list() -> None:
 
 
 def test_a_device_is_read() -> None:
-    flags = table.IFF_UP | table.IFF_NOARP | table.IFF_PROMISC
+    flags = table.IFF_UP | table.IFF_LOWER_UP | table.IFF_NOARP | table.IFF_PROMISC
     message = link(NEW, attribute(table.IFLA_NUM_TX_QUEUES, u32(4)), inet6(0), flags=flags)
-    assert DeviceTable([message]).devices() == [replace(VETH, up=True, arp=False, promisc=True, queues=4, ipv6=True)]
+    device = replace(VETH, up=True, carrier=True, arp=False, promisc=True, queues=4, ipv6=True)
+    assert DeviceTable([message]).devices() == [device]
 
 
 def test_hardware_has_no_kind() -> None:
@@ -152,3 +153,65 @@ def test_addresses_stay_when_the_device_changes_and_go_with_it() -> None:
     known.feed(link(DEL))
     known.feed(link())
     assert known.get(5) == VETH
+
+
+# What rtnetlink does not tell
+
+
+class Seen:
+    """What looking at a device adds to it.
+
+    Attributes:
+        vhost: names of taps of vhost-net.
+        looked: names of devices, as they were looked at.
+    """
+
+    def __init__(self, *vhost: str) -> None:
+        self.vhost = set(vhost)
+        self.looked: list[str] = []
+
+    def __call__(self, device: Device) -> Device:
+        self.looked.append(device.ifname)
+        return replace(device, vhost=device.ifname in self.vhost)
+
+
+def test_what_looking_adds_is_shown_and_told() -> None:
+    known = DeviceTable([link()], look=Seen("v0", "v1"))
+    assert known.devices() == [replace(VETH, vhost=True)]
+    assert known.feed(link(name="v1", ifindex=6)) == LinkChange(
+        ifindex=6, device=replace(VETH, ifname="v1", ifindex=6, vhost=True)
+    )
+    assert known.feed(link(name="v1", ifindex=6)) is None
+
+
+def test_looking_again_tells_what_has_changed_once() -> None:
+    seen = Seen()
+    known = DeviceTable([link(), link(name="v1", ifindex=6), address(table.RTM_NEWADDR, "192.0.2.1")], look=seen)
+    assert known.look_again() == []
+    seen.vhost = {"v0"}
+    device = replace(VETH, vhost=True, addresses=("192.0.2.1",))
+    assert known.look_again() == [LinkChange(ifindex=5, device=device)]
+    assert known.get(5) == device
+    assert known.look_again() == []
+    seen.vhost = set()
+    assert known.look_again() == [LinkChange(ifindex=5, device=replace(device, vhost=False))]
+
+
+def test_a_message_looks_at_its_own_device_and_looking_again_at_all_that_are_there() -> None:
+    seen = Seen()
+    known = DeviceTable([link(), link(name="v1", ifindex=6)], look=seen)
+    known.feed(address(table.RTM_NEWADDR, "192.0.2.1"))
+    known.feed(link(flags=table.IFF_UP))
+    known.feed(link(DEL))
+    assert seen.looked == ["v0", "v1", "v0"]
+    known.look_again()
+    assert seen.looked[3:] == ["v1"]
+
+
+def test_carrier_that_goes_and_comes_is_told() -> None:
+    known = DeviceTable([link(flags=table.IFF_UP | table.IFF_LOWER_UP)])
+    up = replace(VETH, up=True)
+    assert known.feed(link(flags=table.IFF_UP)) == LinkChange(ifindex=5, device=up)
+    assert known.feed(link(flags=table.IFF_UP | table.IFF_LOWER_UP)) == LinkChange(
+        ifindex=5, device=replace(up, carrier=True)
+    )

@@ -9,7 +9,7 @@ from operator import methodcaller
 import pytest
 
 from vxagent.core.document import Contents, export
-from vxagent.core.effects import Attach, Detach, PutRow, Save, SetDevice, inverse
+from vxagent.core.effects import Attach, Detach, PutRow, Save, SetDevice, SetXdp, inverse
 from vxagent.core.plan import Plan
 from vxagent.core.switch import Draft, Switch
 from vxagent.core.tables import Table
@@ -204,9 +204,14 @@ def test_a_vid_that_has_a_vlan_device_on_the_uplink_is_refused(switch: Switch, f
         two(draft)
 
 
-def test_an_uplink_at_xdp_is_refused_while_there_is_none(switch: Switch) -> None:
-    with pytest.raises(Refused, match="cannot run at XDP"):
-        switch.draft().add_uplink(Uplink(ifname="eth1", hook=Hook.XDP))
+@pytest.mark.parametrize("device", [ETH1, replace(ETH1, lro=True), replace(ETH1, kind="veth"), None])
+def test_an_uplink_at_xdp_is_taken_whatever_its_device_can(switch: Switch, device: Device | None) -> None:
+    draft = switch.draft()
+    draft.links_read([TAP0] if device is None else [TAP0, device])
+    assert draft.add_uplink(Uplink(ifname="eth1", hook=Hook.XDP)) is True
+    state = commit(switch, draft).state
+    assert state.uplinks["eth1"].hook is Hook.XDP
+    assert state.uplink_state("eth1")[0] is (PortState.PENDING if device is None else PortState.UP)
 
 
 def test_an_ageing_time_out_of_range_is_refused(switch: Switch) -> None:
@@ -230,12 +235,13 @@ def test_attach_saves_quiets_fills_attaches_and_sets_up_in_this_order(switch: Sw
     effects = draft.plan().effects
     kinds = [type(e) for e in effects]
     assert kinds[0] is Save
-    assert effects[1] == SetDevice(ifindex=7, ifname="tap0", arp=False, ipv6=False, undo=(None, True, True, None))
+    assert effects[1] == SetDevice(ifindex=7, ifname="tap0", arp=False, ipv6=False, undo=(None, True, True, None, None))
     rows = [i for i, kind in enumerate(kinds) if kind is PutRow]
     at = kinds.index(Attach)
     assert rows
     assert max(rows) < at
-    assert effects[at + 1] == SetDevice(ifindex=7, ifname="tap0", up=True, undo=(True, None, None, None))
+    assert effects[at + 1] == SetDevice(ifindex=7, ifname="tap0", up=True, undo=(True, None, None, None, None))
+    assert kinds[at + 2 :] == [SetXdp]
 
 
 def test_detach_sets_the_device_down_before_the_program_goes_and_restores_it_after(switch: Switch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from vxagent.core.effects import Xdp
 from vxagent.core.switch import Draft
 from vxagent.datapath.fake import FakeDatapath
 from vxagent.model.device import Device
@@ -17,7 +18,7 @@ from vxagent.runtime.takeoff import take_off
 from vxagent.store.fake import FakeStore
 
 TAP = Device(ifname="tap0", ifindex=7, kind="tun")
-ETH = Device(ifname="eth1", ifindex=3, promisc=False)
+ETH = Device(ifname="eth1", ifindex=3, promisc=False, rxvlan=True)
 
 
 class Left:
@@ -38,6 +39,8 @@ class Left:
         await agent.change(lambda draft: None)  # the internal port's device has come
         await agent.stop()
         assert len(self.datapath.attached()) == 3
+        assert len(self.datapath.xdp()) == 2
+        assert not self.links.by_name["eth1"].rxvlan
 
     @staticmethod
     def _plug(draft: Draft) -> None:
@@ -52,6 +55,7 @@ def test_devices_are_put_back_and_the_kernel_is_emptied() -> None:
     take_off(left.store, left.datapath, left.links)
     assert left.links.by_name == {"tap0": replace(TAP, up=False), "eth1": ETH}
     assert left.datapath.attached() == {}
+    assert left.datapath.xdp() == {}
     assert left.datapath.rows() == {}
     kinds = {kind for kind, _ in left.store.load()}
     assert kinds == {kind for kind, _ in left.documents} - {"before"}
@@ -62,6 +66,7 @@ def test_without_the_devices_the_kernel_is_emptied_all_the_same() -> None:
     before = left.links.devices()
     take_off(left.store, left.datapath, None)
     assert left.datapath.attached() == {}
+    assert left.datapath.xdp() == {}
     assert left.links.devices() == before
     assert left.store.load() == left.documents
 
@@ -69,5 +74,7 @@ def test_without_the_devices_the_kernel_is_emptied_all_the_same() -> None:
 def test_a_program_of_no_port_is_taken_off_too() -> None:
     datapath = FakeDatapath()
     datapath.programs[9] = 7
+    datapath.xdp_roles[9] = Xdp.SENDS
     take_off(FakeStore(), datapath, FakeLinks([TAP]))
     assert datapath.attached() == {}
+    assert datapath.xdp() == {}

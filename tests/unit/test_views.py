@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from support.agents import CountingDatapath
+from vxagent.core.effects import Xdp
 from vxagent.core.switch import Switch
 from vxagent.core.tables import Origin
 from vxagent.datapath.abi import DropKind, Reason
 from vxagent.datapath.base import Drop, FdbEntry, Learning, Traffic
 from vxagent.errors import NotFound
 from vxagent.model.device import Device
-from vxagent.model.port import Mode, Port, PortState, Uplink
+from vxagent.model.port import Hook, Mode, Port, PortState, Uplink
 from vxagent.model.segment import Segment
 from vxagent.protocol.answers import MembershipView
 from vxagent.runtime import views
@@ -159,7 +160,60 @@ def test_uplinks_count_what_comes_from_the_fabric(switch: Switch, datapath: Coun
     count(switch, datapath, "eth1", "blue", Traffic(packets=(1, 2, 0, 0), tx_packets=5))
     count(switch, datapath, "eth1", None, Traffic(packets=(0, 0, 0, 4)))
     [eth1] = views.uplink_views(switch.state, datapath)
-    assert (eth1.ifname, eth1.rx_packets, eth1.tx_packets, eth1.hook) == ("eth1", 7, 5, "tc")
+    assert (eth1.ifname, eth1.rx_packets, eth1.tx_packets, eth1.hook) == ("eth1", 7, 5, "xdp+tc")
+
+
+NICS = {name: Device(ifname=name, ifindex=i) for i, name in enumerate(("tap0", "tap1", "eth1"), 10)}
+
+
+def hooks(switch: Switch, datapath: CountingDatapath) -> dict[str, tuple[str, str]]:
+    """Hook and reason of every port and uplink, as they are shown."""
+    shown = {p.id: (p.hook, p.hook_why) for batch in views.port_views(switch.state, datapath, lost) for p in batch}
+    for port_id, hook in shown.items():
+        port = views.port_detail(switch.state, datapath, lost, port_id)
+        assert (port.hook, port.hook_why) == hook
+    return shown | {u.ifname: (u.hook, u.hook_why) for u in views.uplink_views(switch.state, datapath)}
+
+
+def see(switch: Switch, device: Device) -> None:
+    draft = switch.draft()
+    draft.link_changed(device.ifindex, device)
+    switch.commit(draft.plan())
+
+
+def test_a_hook_is_shown_where_the_program_runs(switch: Switch, datapath: CountingDatapath) -> None:
+    assert hooks(switch, datapath) == {
+        "tap0": ("xdp+tc", ""),
+        "vm1": ("xdp+tc", ""),
+        "tap9": ("tc", ""),  # it has no device, so nobody knows
+        "eth1": ("xdp+tc", ""),
+    }
+
+
+def test_why_a_program_does_not_run_at_xdp_is_shown(switch: Switch, datapath: CountingDatapath) -> None:
+    see(switch, replace(NICS["tap0"], kind="tun", vhost=True))
+    see(switch, replace(NICS["eth1"], lro=True))
+    draft = switch.draft()
+    draft.set_port("vm1", hook=Hook.TC)
+    switch.commit(draft.plan())
+    shown = hooks(switch, datapath)
+    assert shown["tap0"] == ("tc", "a VM with vhost-net, where frames that XDP finishes would overtake others")
+    assert shown["eth1"] == ("tc", "it merges frames that it receives; `ethtool -K eth1 lro off`")
+    assert shown["vm1"] == ("tc", "asked for by --hook tc")
+
+
+def test_a_tap_that_only_receives_at_xdp_runs_no_program_there(switch: Switch, datapath: CountingDatapath) -> None:
+    see(switch, replace(NICS["tap0"], kind="tun", vhost=True))
+    assert switch.state.xdp[switch.state.handle_of_port("tap0")] is Xdp.RECEIVES
+    assert hooks(switch, datapath)["tap0"][0] == "tc"
+
+
+def test_what_a_device_refused_is_shown(switch: Switch, datapath: CountingDatapath) -> None:
+    why = "its driver has no native XDP"
+    datapath.refused = {switch.state.handle_of_uplink("eth1"): why, switch.state.handle_of_port("tap0"): why}
+    shown = hooks(switch, datapath)
+    assert shown["eth1"] == shown["tap0"] == ("tc", why)
+    assert shown["vm1"] == ("xdp+tc", "")
 
 
 def test_fdb_entries_are_named(switch: Switch, datapath: CountingDatapath) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from vxagent.core.state import Owner, State, unusable
 from vxagent.errors import Conflict, NotFound, Refused
-from vxagent.model.port import Hook, Mode, Port
+from vxagent.model.port import Mode, Port
 
 T = TypeVar("T")
 
@@ -56,13 +56,11 @@ def check_device(state: State, port: Port) -> None:
 
 
 def check_uplink(state: State, ifname: str) -> None:
-    """Refuse an uplink whose device is there and cannot be taken, or whose hook does not exist yet.
+    """Refuse an uplink whose device is there and cannot be taken.
 
     Raises:
         Refused: with the command that mends it.
     """
-    if state.uplinks[ifname].hook is Hook.XDP:
-        raise Refused(f"uplink {ifname} cannot run at XDP in this version", "use --hook auto or tc")
     device = state.devices.get(ifname)
     why = unusable(device, uplink=True) if device is not None else ""
     if why:

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import IntFlag
 from ipaddress import IPv4Address, IPv6Address
 
 from vxagent.core.tables import Row, Table
@@ -75,13 +76,21 @@ class RemoveInternal:
     pair: InternalPair
 
 
+class Xdp(IntFlag):
+    """What XDP does at a port's device."""
+
+    NONE = 0
+    SENDS = 1  # the switch's program runs there, in front of tc
+    RECEIVES = 2  # what it finishes elsewhere goes straight there
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetDevice:
     """Set what is not None on a device; a device that is gone is no failure.
 
     Attributes:
         ifindex, ifname: which one; the name must still be that of the index.
-        up, arp, ipv6, promisc: as in `model.device.Device`.
+        up, arp, ipv6, promisc, rxvlan: as in `model.device.Device`.
         undo: the opposite, applied as inverse.
     """
 
@@ -91,7 +100,8 @@ class SetDevice:
     arp: bool | None = None
     ipv6: bool | None = None
     promisc: bool | None = None
-    undo: tuple[bool | None, bool | None, bool | None, bool | None] = (None, None, None, None)
+    rxvlan: bool | None = None
+    undo: tuple[bool | None, ...] = (None,) * 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +120,19 @@ class Detach:
     handle: int
     ifindex: int
     ifname: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetXdp:
+    """Have XDP do this at a device where the switch's program runs; tc goes on as it does. Where the device takes no
+    program that is noted, and no failure: tc does it all. `old`: what it did before.
+    """
+
+    handle: int
+    ifindex: int
+    ifname: str
+    xdp: Xdp
+    old: Xdp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +192,7 @@ Effect = (
     | SetDevice
     | Attach
     | Detach
+    | SetXdp
     | FlushFdb
     | PutLease
     | EndLeases
@@ -195,7 +219,7 @@ def inverse(effect: Effect) -> Effect | None:  # noqa: PLR0911  # one row for ea
             return RemoveInternal(pair=pair)
         case RemoveInternal(pair=pair):
             return MakeInternal(pair=pair)
-        case SetDevice(undo=(up, arp, ipv6, promisc)):
+        case SetDevice(undo=(up, arp, ipv6, promisc, rxvlan)):
             return SetDevice(
                 ifindex=effect.ifindex,
                 ifname=effect.ifname,
@@ -203,10 +227,13 @@ def inverse(effect: Effect) -> Effect | None:  # noqa: PLR0911  # one row for ea
                 arp=arp,
                 ipv6=ipv6,
                 promisc=promisc,
-                undo=(effect.up, effect.arp, effect.ipv6, effect.promisc),
+                rxvlan=rxvlan,
+                undo=(effect.up, effect.arp, effect.ipv6, effect.promisc, effect.rxvlan),
             )
         case Attach(handle=handle, ifindex=ifindex, ifname=ifname):
             return Detach(handle=handle, ifindex=ifindex, ifname=ifname)
         case Detach(handle=handle, ifindex=ifindex, ifname=ifname):
             return Attach(handle=handle, ifindex=ifindex, ifname=ifname)
+        case SetXdp(xdp=xdp, old=old):
+            return replace(effect, xdp=old, old=xdp)
     return None

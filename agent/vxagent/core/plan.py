@@ -26,10 +26,13 @@ from vxagent.core.effects import (
     RemoveInternal,
     Save,
     SetDevice,
+    SetXdp,
+    Xdp,
 )
+from vxagent.core.hooks import choose
 from vxagent.core.neighbours import Neighbours, claims_of
 from vxagent.core.saved import to_document
-from vxagent.core.state import Before, Owner, State, internal_mac, internal_peer
+from vxagent.core.state import Attachment, Before, Owner, State, internal_mac, internal_peer
 from vxagent.core.tables import PortFlag, PortRow, Row, RowKey, Rows, Table
 from vxagent.model.device import Device
 from vxagent.model.port import Mode, Port
@@ -78,6 +81,8 @@ class _Planner:
         self.quiet: list[Effect] = []
         self.detached: list[Effect] = []
         self.attached: list[Effect] = []
+        self.attached_xdp: list[Effect] = []
+        self.detached_xdp: list[Effect] = []
         self.restored: list[Effect] = []
         self.removed: list[Effect] = []
 
@@ -95,9 +100,11 @@ class _Planner:
             *self._save(),
             *self.made,
             *self.quiet,
+            *self.detached_xdp,
             *self.detached,
             *rows,
             *self.attached,
+            *self.attached_xdp,
             *self.restored,
             *self.removed,
             *consequences,
@@ -163,9 +170,14 @@ class _Planner:
         at = self.state.attached.get(handle)
         target = (device.ifindex, device.ifname) if device is not None else None
         if at is not None and at != target:
+            self._set_xdp(self.detached_xdp, handle, at, Xdp.NONE)
             self._let_go(name, handle, at)
         if device is not None and at != target:
             self._take(name, handle, device)
+        if target is not None:
+            self._bring_tags(name, self.state.devices[target[1]])
+            choice = choose(self.state, name, self.state.devices[target[1]])
+            self._set_xdp(self.attached_xdp, handle, target, choice.xdp)
         if name in self.state.ports or name in self.base.ports:
             self._internal(name, device)
 
@@ -182,6 +194,25 @@ class _Planner:
             self.attached += [attach, self._set(device, up=True)]
         self.state.attached[handle] = (device.ifindex, device.ifname)
 
+    def _bring_tags(self, name: str, device: Device) -> None:
+        """Have an uplink's NIC leave VLAN tags in frames, where XDP could run if it did: there it sees nothing else.
+        Once: who turns it on again wants it so."""
+        known = self.state.before.get(device.ifname)
+        if name not in self.state.uplinks or not device.rxvlan or device.rxvlan_fixed or known is None or known.rxvlan:
+            return
+        if Xdp.SENDS in choose(self.state, name, replace(device, rxvlan=False)).xdp:
+            self.attached_xdp.append(self._set(device, rxvlan=False))
+            self.state.before[device.ifname] = replace(known, rxvlan=True)
+
+    def _set_xdp(self, effects: list[Effect], handle: int, at: Attachment, xdp: Xdp) -> None:
+        """Have XDP do this at a device."""
+        old = self.state.xdp.pop(handle, Xdp.NONE)
+        if xdp:
+            self.state.xdp[handle] = xdp
+        if xdp != old:
+            ifindex, ifname = at
+            effects.append(SetXdp(handle=handle, ifindex=ifindex, ifname=ifname, xdp=xdp, old=old))
+
     def _let_go(self, name: str, handle: int, at: tuple[int, str]) -> None:
         ifindex, ifname = at
         device = next((d for d in self.state.devices.values() if d.ifindex == ifindex), None)
@@ -192,15 +223,17 @@ class _Planner:
         self.detached.append(Detach(handle=handle, ifindex=ifindex, ifname=ifname))
         if device is not None and before is not None:
             back = {"promisc": before.promisc} if uplink else {"arp": before.arp, "ipv6": before.ipv6}
+            if uplink and before.rxvlan and not device.rxvlan:
+                back["rxvlan"] = True
             self.restored.append(self._set(device, **back))
         del self.state.attached[handle]
 
     def _set(self, device: Device, **wanted: Any) -> SetDevice:
         """Set these flags; the undo is how netlink showed them. Netlink will show what is set here: it is known now."""
-        names = ("up", "arp", "ipv6", "promisc")
-        up, arp, ipv6, promisc = (getattr(device, name) if name in wanted else None for name in names)
+        names = ("up", "arp", "ipv6", "promisc", "rxvlan")
+        undo = tuple(getattr(device, name) if name in wanted else None for name in names)
         self.state.devices[device.ifname] = replace(self.state.devices[device.ifname], **wanted)
-        return SetDevice(ifindex=device.ifindex, ifname=device.ifname, undo=(up, arp, ipv6, promisc), **wanted)
+        return SetDevice(ifindex=device.ifindex, ifname=device.ifname, undo=undo, **wanted)
 
     def _internal(self, name: str, device: Device | None) -> None:
         """Make or remove the veth pair of an internal port."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vxagent.core.effects import Detach, Effect
+from vxagent.core.effects import Detach, Effect, SetXdp, Xdp
 from vxagent.core.leases import restored
 from vxagent.core.neighbours import claims_of
 from vxagent.core.plan import Plan
@@ -22,7 +22,14 @@ _ORPHANS = ("orphans", "")
 
 
 def reconcile(
-    switch: Switch, devices: Iterable[Device], rows: Rows, attached: dict[int, int], *, ageing_s: int, now: float
+    switch: Switch,
+    devices: Iterable[Device],
+    rows: Rows,
+    attached: dict[int, int],
+    xdp: dict[int, Xdp],
+    *,
+    ageing_s: int,
+    now: float,
 ) -> Plan:
     """The plan that makes the kernel's tables and links those of the switch's desired state.
 
@@ -31,6 +38,7 @@ def reconcile(
         devices: all devices, as netlink shows them now.
         rows: what the kernel's tables hold.
         attached: port handle → ifindex of each program that runs; 0: its device is gone.
+        xdp: port handle → what XDP does there.
         ageing_s: the setting.
         now: Unix time. Where the tables are empty, kept leases that have not run out by now are put back.
     """
@@ -41,6 +49,7 @@ def reconcile(
     state.rows = dict(rows)
     state.owned = {_ORPHANS: dict(rows)}
     state.attached = {handle: (ifindex, names.get(ifindex, "")) for handle, ifindex in attached.items()}
+    state.xdp = dict(xdp)
     draft.touched[_ORPHANS] = None
     for name in state.segments:
         draft.touched["segment", name] = None
@@ -56,18 +65,22 @@ def reconcile(
     draft.set_ageing(ageing_s)
     strays = _strays(state)
     for stray in strays:
-        del state.attached[stray.handle]
+        state.attached.pop(stray.handle, None)
+        state.xdp.pop(stray.handle, None)
     plan = draft.plan()
     leases = () if any(table is Table.PORTS for table, _ in rows) else restored(plan.state, now)
     effects: tuple[Effect, ...] = (*strays, *leases, *plan.effects)
     return Plan(state=plan.state, effects=effects)
 
 
-def _strays(state: State) -> list[Detach]:
-    """Programs that run for no port, or whose device is gone."""
+def _strays(state: State) -> list[Detach | SetXdp]:
+    """Programs that run for no port, or whose device is gone; at XDP also where tc has none."""
     handles = state.names("port")
-    return [
-        Detach(handle=handle, ifindex=ifindex, ifname=ifname)
-        for handle, (ifindex, ifname) in state.attached.items()
-        if handle not in handles or not ifname
+    gone = {h: at for h, at in state.attached.items() if h not in handles or not at[1]}
+    alone = {handle: (0, "") for handle in state.xdp if handle not in state.attached}
+    off = [
+        SetXdp(handle=handle, ifindex=ifindex, ifname=ifname, xdp=Xdp.NONE, old=state.xdp[handle])
+        for handle, (ifindex, ifname) in (gone | alone).items()
+        if handle in state.xdp
     ]
+    return [*off, *(Detach(handle=handle, ifindex=ifindex, ifname=name) for handle, (ifindex, name) in gone.items())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 
+from vxagent.core.effects import Xdp
 from vxagent.core.numbers import Numbers
 from vxagent.core.tables import Rows
 from vxagent.errors import NotFound
@@ -36,12 +37,16 @@ def internal_mac(host: str, port: Port) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Before:
-    """How a device was set before the switch took it; it is put back when the switch lets go."""
+    """How a device was set before the switch took it; it is put back when the switch lets go.
+
+    rxvlan: it was on, and the switch turned it off.
+    """
 
     ifindex: int
     arp: bool
     ipv6: bool
     promisc: bool
+    rxvlan: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +65,7 @@ class State:
         rows: what the kernel's tables hold.
         owned: which rows belong to whom.
         attached: port handle → device that its program runs on.
+        xdp: port handle → what XDP does there, where it does anything.
     """
 
     host: str = ""
@@ -75,6 +81,7 @@ class State:
     rows: Rows = field(default_factory=dict)
     owned: dict[Owner, Rows] = field(default_factory=dict)
     attached: dict[int, Attachment] = field(default_factory=dict)
+    xdp: dict[int, Xdp] = field(default_factory=dict)
 
     def copy(self) -> State:
         """A copy that can change on its own; the values in it are immutable and shared."""
@@ -91,6 +98,7 @@ class State:
             rows=dict(self.rows),
             owned=dict(self.owned),
             attached=dict(self.attached),
+            xdp=dict(self.xdp),
         )
 
     def handle_of_port(self, port_id: str) -> int:

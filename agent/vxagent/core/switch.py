@@ -245,6 +245,8 @@ class Draft:
         self._touch("segment", segment.name)
         if (old.vlan if old else None) != segment.vlan:
             self._touch_uplinks()
+        if old is not None and old.mtu != segment.mtu:
+            self._touch_members(segment.name)
 
     def _drop_segment(self, name: str) -> None:
         if self.state.segments.pop(name).vlan is not None:
@@ -297,6 +299,11 @@ class Draft:
 
     def _touch(self, kind: str, name: str) -> None:
         self.touched[kind, name] = None
+
+    def _touch_members(self, segment: str) -> None:
+        for port in self.state.ports.values():
+            if any(name == segment for name, _ in port.memberships):
+                self._touch("port", port.id)
 
     def _touch_uplinks(self) -> None:
         for ifname in self.state.uplinks:

@@ -14,9 +14,10 @@ from vxagent.core.tables import ALL_BITS, FdbFlag, NeighbourOrigin, Origin, Port
 from vxagent.model.ids import MAX_MEMBERS
 
 LAYOUT = 1  # part of the pin path
-CHUNK = 66  # flood slots that one tail call visits
+CHUNK = 69  # flood slots that one tail call visits
 MAX_LEASES = 64  # of one port
 MOVES, MOVES_S, HOLD_S = 5, 10, 60  # a MAC that moves more often in so long is held for so long
+FLOW_BITS = 12
 AUDIENCE_BYTES = 56  # of struct vx_audience, which is the programs' own
 COUNTED_VERDICTS = 4  # those that vx_traffic counts; drops have a map of their own
 
@@ -98,6 +99,7 @@ class Prog(IntEnum):
     FLOOD = 0
     SNOOP = 1
     LEASE = 2
+    WALK = 3
 
 
 class Layout:
@@ -174,6 +176,25 @@ NEIGHBOUR = Layout(
 )
 GROUP_KEY = Layout("vx_group_key", segment="H", port="H", family="H", reserved="H", octets="16s")
 GROUP = Layout("vx_group", segment="H", port="H", family="H", reserved="H", octets="16s", since_ns="Q", expires_ns="Q")
+FLOW = Layout(
+    "vx_flow",
+    destination="Q",
+    source="Q",
+    epoch="Q",
+    until_ns="Q",
+    ifindex="I",
+    counter="I",
+    to_ifindex="I",
+    to_counter="I",
+    port="H",
+    receiver="H",
+    segment="H",
+    vid="H",
+    flags="H",
+    to_flags="H",
+    mtu="H",
+    segment_flags="H",
+)
 LISTENING = Layout("vx_listening", since_ns="Q", router_ns="2Q", settled_ns="2Q", joins="Q", refused="Q")
 QUERIERS = Layout("vx_queriers", began_ns="2Q", until_ns="2Q")
 TRAFFIC = Layout("vx_traffic", packets="4Q", bytes="4Q", tx_packets="Q", tx_bytes="Q", copies="Q")
@@ -210,6 +231,7 @@ STRUCTS = (
     GROUP_KEY,
     GROUP,
     LISTENING,
+    FLOW,
     QUERIERS,
     TRAFFIC,
     DROP_KEY,
@@ -247,5 +269,6 @@ DEFINES = {
     "VX_COUNTED_VERDICTS": COUNTED_VERDICTS,
     "VX_ALL_BITS": ALL_BITS,
     "VX_AUDIENCE_BYTES": AUDIENCE_BYTES,
+    "VX_FLOW_BITS": FLOW_BITS,
 }
 """Every number that abi.h defines."""

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
-from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, EndLeases, FlushFdb, PutLease, PutRow
+from vxagent.core.effects import (
+    Attach,
+    ClearCounters,
+    DeleteRow,
+    Detach,
+    EndLeases,
+    FlushFdb,
+    PutLease,
+    PutRow,
+    SetXdp,
+    Xdp,
+)
 from vxagent.core.tables import Origin, Rows
 from vxagent.datapath.abi import DropKind
 
@@ -153,6 +164,9 @@ class Datapath(Protocol):
     def detach(self, effect: Detach) -> None:
         """Take it off."""
 
+    def set_xdp(self, effect: SetXdp) -> None:
+        """Have XDP do this at the device; what the device does not take is noted and left to tc."""
+
     def flush(self, effect: FlushFdb) -> int:
         """Remove learned entries and lift holds on them; return how many entries."""
 
@@ -174,6 +188,12 @@ class Datapath(Protocol):
 
     def attached(self) -> dict[int, int]:
         """Port handle → ifindex of every program that runs; ifindex 0: its device is gone."""
+
+    def xdp(self) -> dict[int, Xdp]:
+        """Port handle → what XDP does there, where it does anything."""
+
+    def xdp_refused(self) -> dict[int, str]:
+        """Port handle → why its device did not take the program, where it was to run."""
 
     def fdb(self, *, segment: int | None = None) -> Iterator[FdbEntry]:
         """The FDB, read in batches; entries aged out already are left out."""

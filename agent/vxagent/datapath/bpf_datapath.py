@@ -13,20 +13,34 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, EndLeases, FlushFdb, PutLease, PutRow
+from vxagent.core.effects import (
+    Attach,
+    ClearCounters,
+    DeleteRow,
+    Detach,
+    EndLeases,
+    FlushFdb,
+    PutLease,
+    PutRow,
+    SetXdp,
+    Xdp,
+)
 from vxagent.core.tables import MembershipRow, Row, RowKey, Rows, SegmentFlag, SegmentRow, Table
 from vxagent.datapath import abi, bpf, bpf_link, bpffs, codec, maps, programs, source
 from vxagent.datapath.attachments import Attachments, Clsact, ClsactAttachments, TcxAttachments
 from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Lease, Multicast, Traffic
 from vxagent.datapath.bpf_map import Map, MapType
+from vxagent.datapath.bpf_prog import Program, ProgSpec
 from vxagent.datapath.bytecode import Bytecode
 from vxagent.datapath.counters import Counters
+from vxagent.datapath.epoch import Epoch
 from vxagent.datapath.fdb_map import FdbMap
 from vxagent.datapath.groups import GroupMaps
 from vxagent.datapath.lease_map import LeaseMap
 from vxagent.datapath.pins import Pins
 from vxagent.datapath.programs import Generation
 from vxagent.datapath.ring import RingReader
+from vxagent.datapath.xdp import XdpDevices, take_off_all
 from vxagent.errors import HostError
 
 log = logging.getLogger(__name__)
@@ -40,6 +54,8 @@ class _Objects:
 
     maps: dict[str, Map]
     attachments: Attachments
+    xdp: XdpDevices
+    epoch: Epoch
     fdb: FdbMap
     leases: LeaseMap
     groups: GroupMaps
@@ -151,11 +167,18 @@ class BpfDatapath:
             self._now.fdb.put(effect.key, effect.row)
         else:
             self._write(effect.table, effect.key, codec.encode(effect.table, effect.row))
+        self._now.epoch.rise()
         if effect.table is Table.LIMITS:  # a time that was owed at the old rate would stop the port at the new one
             self._now.counters.clear_buckets(effect.key)
 
     def delete(self, effect: DeleteRow) -> None:
         """Remove one row; one that is absent is no failure, and a lease in its place stays."""
+        try:
+            self._delete(effect)
+        finally:
+            self._now.epoch.rise()
+
+    def _delete(self, effect: DeleteRow) -> None:
         if effect.table is Table.FDB:
             self._now.fdb.delete(effect.key)
         elif effect.table is Table.NEIGHBOURS and self._is_leased(effect.key):
@@ -167,18 +190,22 @@ class BpfDatapath:
 
     def attach(self, effect: Attach) -> None:
         """Run the program on a device; where the port runs one already, swap it."""
-        now = self._now
-        if now.generation is None:
-            now.generation = self._load(source.load(self._cache))
-        now.attachments.attach(effect, now.generation.programs[programs.TC.name])
+        self._now.attachments.attach(effect, self._program(programs.TC))
 
     def detach(self, effect: Detach) -> None:
         """Take it off; a device that is gone is no failure."""
         self._now.attachments.detach(effect)
 
+    def set_xdp(self, effect: SetXdp) -> None:
+        """Have XDP do this at the device; what the device does not take is noted and left to tc."""
+        self._now.xdp.set(effect, self._program(programs.XDP))
+
     def flush(self, effect: FlushFdb) -> int:
         """Remove learned entries; return how many."""
-        return self._now.fdb.flush(effect.segment, effect.port)
+        try:
+            return self._now.fdb.flush(effect.segment, effect.port)
+        finally:
+            self._now.epoch.rise()
 
     def put_lease(self, effect: PutLease) -> None:
         """Make a lease, unless there is a row of that address."""
@@ -205,7 +232,10 @@ class BpfDatapath:
         the counts of the first two right."""
         self._now.leases.sweep()
         self._now.groups.sweep()
-        return self._now.fdb.age(self._ageing_ns())
+        gone = self._now.fdb.age(self._ageing_ns())
+        if gone:
+            self._now.epoch.rise()
+        return gone
 
     def rows(self) -> Rows:
         """The rows that the kernel holds (of `fdb` and `neighbours` those of the agent's)."""
@@ -218,6 +248,14 @@ class BpfDatapath:
     def attached(self) -> dict[int, int]:
         """Port handle → ifindex of every program that runs; ifindex 0: its device is gone."""
         return self._now.attachments.attached()
+
+    def xdp(self) -> dict[int, Xdp]:
+        """Port handle → what XDP does there, where it does anything."""
+        return self._now.xdp.roles(self._now.attachments.attached())
+
+    def xdp_refused(self) -> dict[int, str]:
+        """Port handle → why its device did not take the program."""
+        return dict(self._now.xdp.refused)
 
     def fdb(self, *, segment: int | None = None) -> Iterator[FdbEntry]:
         """The FDB, read in batches; entries aged out already are left out."""
@@ -273,6 +311,8 @@ class BpfDatapath:
             return _Objects(
                 maps=opened,
                 attachments=self._attachments(opened[Table.DEVICES]),
+                xdp=XdpDevices(self._pins.xdp, opened["xdp_devices"]),
+                epoch=Epoch(opened["epochs"]),
                 fdb=FdbMap(opened["fdb"], opened["moves"], opened["learning"], opened["forgotten"]),
                 leases=LeaseMap(opened),
                 groups=GroupMaps(opened),
@@ -296,6 +336,7 @@ class BpfDatapath:
 
     def _take_off(self) -> None:
         """Take the programs off, as far as pins tell where they are; unopened, whatever the sizes."""
+        take_off_all(self._pins.xdp)
         TcxAttachments(self._pins.links).remove()
         if self._clsact is None or self._has_tcx():
             return
@@ -315,6 +356,13 @@ class BpfDatapath:
             raise
         return generation
 
+    def _program(self, spec: ProgSpec) -> Program:
+        """One of the generation that runs; the first time without one, load it."""
+        now = self._now
+        if now.generation is None:
+            now.generation = self._load(source.load(self._cache))
+        return now.generation.programs[spec.name]
+
     def _renew(self, code: Bytecode) -> None:
         """Load a new generation, swap every link to it, then remove the older ones."""
         now = self._now
@@ -324,6 +372,7 @@ class BpfDatapath:
         if previous is not None:
             previous.close()
         now.attachments.swap(fresh.programs[programs.TC.name])
+        now.xdp.swap(fresh.programs[programs.XDP.name])
         for number in older:
             self._pins.remove_generation(number)
 

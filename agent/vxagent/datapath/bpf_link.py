@@ -43,7 +43,7 @@ class Link(bpf.Fd):
         device = ifname or f"device {ifindex}"
         if result == -errno.ENODEV:
             raise HostError(f"cannot attach to {device}: no such device", "see `ip link`")
-        if result == -errno.EEXIST:
+        if result == -errno.EEXIST and hook is not AttachType.XDP:
             raise HostError(f"the switch's program runs on {device} already", "detach the other port first")
         if result < 0:
             raise BpfError(f"attach to {device}", -result)

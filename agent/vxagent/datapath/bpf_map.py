@@ -44,6 +44,7 @@ class MapFlag(IntFlag):
 
     NONE = 0
     NO_PREALLOC = 1
+    RDONLY_PROG = 1 << 7  # a device map has it, asked for or not
 
 
 class Update(IntEnum):
@@ -281,7 +282,7 @@ def _read_spec(fd: int, name: str) -> MapSpec:
         key_size=key_size,
         value_size=value_size,
         max_entries=max_entries,
-        flags=MapFlag(flags),
+        flags=MapFlag(flags & ~MapFlag.RDONLY_PROG if kind == MapType.DEVMAP else flags),
     )
 
 

@@ -11,7 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
-from vxagent.core.effects import Attach, ClearCounters, DeleteRow, Detach, EndLeases, FlushFdb, PutLease, PutRow
+from vxagent.core.effects import (
+    Attach,
+    ClearCounters,
+    DeleteRow,
+    Detach,
+    EndLeases,
+    FlushFdb,
+    PutLease,
+    PutRow,
+    SetXdp,
+    Xdp,
+)
 from vxagent.core.tables import (
     FdbFlag,
     FdbRow,
@@ -91,6 +102,7 @@ class FakeDatapath:
         now_s: the time; a test moves it.
         fail_at: raise HostError at the n-th row or attach effect from now (0: never).
         missing: ifindexes that cannot be attached to.
+        refused: what `xdp_refused` answers.
         known: what IGMP and MLD are to have told; frames of the fake do not follow it.
     """
 
@@ -103,6 +115,8 @@ class FakeDatapath:
         self.table: Rows = {}
         self.learned: dict[int, _Learned] = {}
         self.programs: dict[int, int] = {}
+        self.xdp_roles: dict[int, Xdp] = {}
+        self.refused: dict[int, str] = {}
         self.drop_counts: dict[tuple[int, int, int], int] = {}
         self.given: dict[int, Lease] = {}
         self.queue: list[Event] = []
@@ -128,6 +142,7 @@ class FakeDatapath:
         self.table.clear()
         self.learned.clear()
         self.programs.clear()
+        self.xdp_roles.clear()
         self.drop_counts.clear()
         self.given.clear()
         self.opened = False
@@ -155,6 +170,14 @@ class FakeDatapath:
         """See Datapath."""
         self._may_fail()
         self.programs.pop(effect.handle, None)
+
+    def set_xdp(self, effect: SetXdp) -> None:
+        """See Datapath."""
+        self._may_fail()
+        if effect.xdp:
+            self.xdp_roles[effect.handle] = effect.xdp
+        else:
+            self.xdp_roles.pop(effect.handle, None)
 
     def flush(self, effect: FlushFdb) -> int:
         """See Datapath."""
@@ -200,6 +223,14 @@ class FakeDatapath:
     def attached(self) -> dict[int, int]:
         """See Datapath."""
         return dict(self.programs)
+
+    def xdp(self) -> dict[int, Xdp]:
+        """See Datapath."""
+        return dict(self.xdp_roles)
+
+    def xdp_refused(self) -> dict[int, str]:
+        """See Datapath."""
+        return dict(self.refused)
 
     def fdb(self, *, segment: int | None = None) -> Iterator[FdbEntry]:
         """See Datapath."""

@@ -67,6 +67,7 @@ def declare(sizes: Sizes) -> dict[str, MapSpec]:
         _spec("limits", MapType.ARRAY, 4, abi.LIMITS.size, port),
         _spec("buckets", MapType.ARRAY, 4, abi.BUCKETS.size, port),
         _spec("devices", MapType.HASH, 4, abi.DEVICE.size, port, by_use),
+        _spec("xdp_devices", MapType.DEVMAP, 4, 4, port),
         _spec("vids", MapType.HASH, *membership),
         _spec("members", MapType.HASH, *membership),
         _spec("slots", MapType.HASH, *membership),
@@ -86,6 +87,8 @@ def declare(sizes: Sizes) -> dict[str, MapSpec]:
         _spec("forgotten", MapType.ARRAY, 4, 8, port),
         _spec("leases", MapType.ARRAY, 4, 8, port),
         _spec("leases_refused", MapType.ARRAY, 4, 8, port),
+        _spec("flows", MapType.PERCPU_ARRAY, 4, abi.FLOW.size, 1 << abi.FLOW_BITS),
+        _spec("epochs", MapType.ARRAY, 4, 8, segment),
         _spec("events", MapType.RINGBUF, 0, 0, sizes.events),
     )
     return {spec.name: spec for spec in specs}

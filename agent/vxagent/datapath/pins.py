@@ -3,6 +3,7 @@
     v<layout>/<map>        the shared maps; another layout has another directory
     v<layout>/progs-<n>    the tail-call table of generation n of the programs
     links/<handle>         the tcx link of a port
+    xdp/<handle>           its XDP link, where it has one
 
 Names in a bpffs have no dots.
 """
@@ -24,6 +25,7 @@ class Pins:
         self.root = root
         self.maps = root / f"v{abi.LAYOUT}"
         self.links = root / "links"
+        self.xdp = root / "xdp"
 
     def make(self) -> None:
         """Make the directories.
@@ -31,7 +33,7 @@ class Pins:
         Raises:
             HostError: no right to.
         """
-        for directory in (self.maps, self.links):
+        for directory in (self.maps, self.links, self.xdp):
             try:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as exc:

@@ -11,14 +11,15 @@ from vxagent.datapath.bpf_map import Map
 from vxagent.datapath.bpf_prog import AttachType, Program, ProgSpec, ProgType, relocate
 
 TC = ProgSpec(name="vx_tc", type=ProgType.SCHED_CLS)
+WALK = ProgSpec(name="vx_walk", type=ProgType.SCHED_CLS)
 FLOOD = ProgSpec(name="vx_flood", type=ProgType.SCHED_CLS)
 SNOOP = ProgSpec(name="vx_snoop", type=ProgType.SCHED_CLS)
 LEASE = ProgSpec(name="vx_lease", type=ProgType.SCHED_CLS)
 XDP = ProgSpec(name="vx_xdp", type=ProgType.XDP, attach_type=AttachType.XDP)
 
-PROGRAMS = (TC, FLOOD, SNOOP, LEASE, XDP)
+PROGRAMS = (WALK, TC, FLOOD, SNOOP, LEASE, XDP)
 
-_TAIL_CALLED = {abi.Prog.FLOOD: FLOOD, abi.Prog.SNOOP: SNOOP, abi.Prog.LEASE: LEASE}
+_TAIL_CALLED = {abi.Prog.FLOOD: FLOOD, abi.Prog.SNOOP: SNOOP, abi.Prog.LEASE: LEASE, abi.Prog.WALK: WALK}
 
 
 class Generation:

@@ -12,7 +12,8 @@ class Device:
     Attributes:
         ifname, ifindex: its name and number.
         kind: IFLA_INFO_KIND ("tun", "veth", "ifb", "bridge", "vlan" …), "" for hardware.
-        up: IFF_UP. carrier is not looked at: it says nothing about a VM.
+        up: IFF_UP.
+        carrier: somebody is at its other end, as far as it knows. It says nothing about a VM.
         mtu: bytes of L3.
         master: name of the bridge or bond that it is enslaved to, or "".
         lower: ifindex of the device under a VLAN device, else 0.
@@ -22,6 +23,9 @@ class Device:
         arp: ARP is on (no IFF_NOARP).
         ipv6: IPv6 is on (disable_ipv6 = 0).
         promisc: IFF_PROMISC was asked for.
+        lro: hardware that merges frames that it receives (large receive offload).
+        rxvlan: hardware that takes the VLAN tag out of frames that it receives; rxvlan_fixed: always.
+        vhost: a tap that the kernel itself (vhost-net) reads and writes for a VM.
         addresses: IPv4 and global IPv6 addresses that the host has on it.
     """
 
@@ -29,6 +33,7 @@ class Device:
     ifindex: int
     kind: str = ""
     up: bool = True
+    carrier: bool = True
     mtu: int = 1500
     master: str = ""
     lower: int = 0
@@ -38,4 +43,8 @@ class Device:
     arp: bool = True
     ipv6: bool = True
     promisc: bool = False
+    lro: bool = False
+    rxvlan: bool = False
+    rxvlan_fixed: bool = False
+    vhost: bool = False
     addresses: tuple[str, ...] = ()

@@ -77,6 +77,7 @@ class FakeLinks:
                 arp=_chosen(effect.arp, device.arp),
                 ipv6=_chosen(effect.ipv6, device.ipv6),
                 promisc=_chosen(effect.promisc, device.promisc),
+                rxvlan=_chosen(effect.rxvlan, device.rxvlan),
             )
         )
 

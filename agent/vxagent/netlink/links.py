@@ -5,9 +5,7 @@ An instance belongs to the namespace in which it was made; all threads that use 
 
 from __future__ import annotations
 
-import array
 import errno
-import fcntl
 import socket
 import struct
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from vxagent.errors import HostError
 from vxagent.model.device import Device
 from vxagent.netlink import clsact
 from vxagent.netlink.base import Inspection
+from vxagent.netlink.offloads import read_offloads, set_rxvlan
 from vxagent.netlink.table import (
     IFF_NOARP,
     IFF_PROMISC,
@@ -54,7 +53,6 @@ _VETH_INFO_PEER = 1
 _STATS_INFO = struct.Struct("=BxxxII")  # if_stats_msg: family, ifindex, filter mask
 _IFLA_STATS_LINK_64 = 1
 _TX_ERRORS, _TX_DROPPED = 5 * 8, 7 * 8  # offsets in rtnl_link_stats64
-_SIOCETHTOOL, _ETHTOOL_GFLAGS, _ETH_FLAG_LRO = 0x8946, 0x25, 1 << 15
 
 _CONF = Path("/proc/sys/net/ipv6/conf")
 
@@ -81,6 +79,8 @@ class NetlinkLinks:
                 self._set_flags(effect.ifindex, {IFF_UP: False})
             if effect.ipv6 is not None:
                 _set_ipv6(effect.ifname, effect.ipv6)
+            if effect.rxvlan is not None:
+                _set_rxvlan(effect.ifname, effect.rxvlan)
             noarp = None if effect.arp is None else not effect.arp
             self._set_flags(effect.ifindex, {IFF_NOARP: noarp, IFF_PROMISC: effect.promisc, IFF_UP: effect.up or None})
 
@@ -121,7 +121,7 @@ class NetlinkLinks:
             xdp = attributes(found[IFLA_XDP]) if IFLA_XDP in found else {}
             filters = clsact.foreign(self._requests, ifindex)
             return Inspection(
-                lro=_has_lro(read_text(found.get(IFLA_IFNAME))),
+                lro=read_offloads(read_text(found.get(IFLA_IFNAME))).lro,
                 xdp_program=read_number(xdp.get(IFLA_XDP_PROG_ID)),
                 filters=tuple(f"{f.kind} {f.name}".strip() for f in filters),
             )
@@ -215,16 +215,14 @@ def _set_ipv6(ifname: str, on: bool) -> None:
         switch.write(b"0" if on else b"1")
 
 
-def _has_lro(ifname: str) -> bool:
-    """Large receive offload is on: the NIC merges frames in a way that cannot be forwarded."""
-    value = array.array("I", (_ETHTOOL_GFLAGS, 0))
-    request = struct.pack("16sP", ifname.encode(), value.buffer_info()[0])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        try:
-            fcntl.ioctl(any_socket, _SIOCETHTOOL, request.ljust(40, b"\0"))
-        except OSError:
-            return False  # a device without ethtool has no offloads
-    return bool(value[1] & _ETH_FLAG_LRO)
+def _set_rxvlan(ifname: str, on: bool) -> None:
+    try:
+        set_rxvlan(ifname, on)
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            raise
+        what = f"the driver of {ifname} does not {'take VLAN tags out of' if on else 'leave VLAN tags in'} frames"
+        raise HostError(f"{what}: {error.strerror}", "run its tc program alone, with --hook tc") from error
 
 
 def _read_lost(body: memoryview) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from vxagent.model.device import Device
@@ -17,7 +17,7 @@ RTM_NEWADDR, RTM_DELADDR = 20, 21
 LINK_INFO = struct.Struct("=BxHiII")  # ifinfomsg: family, ARPHRD, ifindex, flags, which flags to change
 ADDRESS_INFO = struct.Struct("=BBBBi")  # ifaddrmsg: family, prefix length, flags, scope, ifindex
 
-IFF_UP, IFF_NOARP, IFF_PROMISC = 0x1, 0x80, 0x100
+IFF_UP, IFF_NOARP, IFF_PROMISC, IFF_LOWER_UP = 0x1, 0x80, 0x100, 0x10000
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_NUM_TX_QUEUES, IFLA_LINK_NETNSID, IFLA_XDP = 18, 26, 31, 37, 43
@@ -33,11 +33,16 @@ _AF_UNSPEC, _AF_INET, _AF_INET6 = 0, 2, 10
 class DeviceTable:
     """What is known of the devices. Not thread-safe.
 
+    Args:
+        dumped: the first messages.
+        look: adds to a device what rtnetlink does not tell.
+
     A bridge tells of its ports in messages of its own family, its DELLINK among them: those are not about
     the device and are passed over.
     """
 
-    def __init__(self, dumped: Iterable[Message] = ()) -> None:
+    def __init__(self, dumped: Iterable[Message] = (), *, look: Callable[[Device], Device] = lambda d: d) -> None:
+        self._look = look
         self._devices: dict[int, Device] = {}
         self._masters: dict[int, int] = {}  # ifindex → ifindex of its master
         self._addresses: dict[int, list[str]] = {}
@@ -60,6 +65,16 @@ class DeviceTable:
             return self._address(message)
         return None
 
+    def look_again(self) -> list[LinkChange]:
+        """What has changed of that since the last message about each device."""
+        changes = []
+        for ifindex, device in self._devices.items():
+            looked = self._look(device)
+            if looked != device:
+                self._devices[ifindex] = looked
+                changes.append(LinkChange(ifindex=ifindex, device=self._whole(ifindex)))
+        return changes
+
     def _link(self, message: Message) -> LinkChange | None:
         family, _, ifindex, flags, _ = LINK_INFO.unpack_from(message.body)
         if family != _AF_UNSPEC:
@@ -70,7 +85,7 @@ class DeviceTable:
 
     def _learn(self, ifindex: int, flags: int, found: Attributes) -> LinkChange | None:
         before = self.get(ifindex)
-        self._devices[ifindex] = parse_device(ifindex, flags, found)
+        self._devices[ifindex] = self._look(parse_device(ifindex, flags, found))
         self._masters[ifindex] = read_number(found.get(IFLA_MASTER))
         now = self._whole(ifindex)
         return LinkChange(ifindex=ifindex, device=now) if now != before else None
@@ -120,6 +135,7 @@ def parse_device(ifindex: int, flags: int, found: Attributes) -> Device:
         ifindex=ifindex,
         kind=kind,
         up=bool(flags & IFF_UP),
+        carrier=bool(flags & IFF_LOWER_UP),
         mtu=read_number(found.get(IFLA_MTU)),
         lower=read_number(found.get(IFLA_LINK)) if is_vlan else 0,
         vid=read_number(attributes(info[IFLA_INFO_DATA]).get(_IFLA_VLAN_ID)) if is_vlan else 0,

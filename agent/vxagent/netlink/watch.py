@@ -7,8 +7,14 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
 
+from vxagent.model.device import Device
+from vxagent.netlink import vhost
 from vxagent.netlink.base import LinkChange
+from vxagent.netlink.offloads import read_offloads
 from vxagent.netlink.table import ADDRESS_INFO, LINK_INFO, RTM_NEWADDR, RTM_NEWLINK, DeviceTable
 from vxagent.netlink.wire import Requests, Subscription, attribute, u32
 
@@ -18,14 +24,45 @@ _RTEXT_FILTER_SKIP_STATS = 1 << 3
 _GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 _BUFFER_BYTES = 32 << 20  # used only while events wait: some 8,000 of them
 _CLOSE_TIMEOUT_S = 5
+_LOOK_AGAIN_S = 1
 
 Notify = Callable[[LinkChange | None], None]
 
 
-def read_table(requests: Requests) -> DeviceTable:
+class Look:
+    """Adds to a device what rtnetlink does not tell of hardware and taps.
+
+    Args:
+        device, proc: as in `netlink.vhost`: of vhost-net, and of the processes.
+    """
+
+    def __init__(self, device: Path = vhost.VHOST, proc: Path = vhost.PROC) -> None:
+        self._device = device
+        self._proc = proc
+        self._taps: Callable[[], set[str] | None]
+        self.anew()
+
+    def anew(self) -> None:
+        """From now on, look at the processes as they are now; once, however many taps there are."""
+        self._taps = cache(partial(vhost.taps_of_vhost, self._proc))
+
+    def __call__(self, device: Device) -> Device:
+        if not device.kind:
+            offloads = read_offloads(device.ifname)
+            return replace(device, lro=offloads.lro, rxvlan=offloads.rxvlan, rxvlan_fixed=offloads.rxvlan_fixed)
+        if device.kind == "tun" and device.carrier and self._device.exists():
+            taps = self._taps()
+            return replace(device, vhost=taps is None or device.ifname in taps)
+        return device
+
+
+def read_table(requests: Requests, look: Look | None = None) -> DeviceTable:
     """All devices as they are now. Raises OSError."""
+    look = look or Look()
+    look.anew()
     skip_statistics = attribute(_IFLA_EXT_MASK, u32(_RTEXT_FILTER_SKIP_STATS))
-    table = DeviceTable(requests.dump(_RTM_GETLINK, LINK_INFO.pack(0, 0, 0, 0, 0) + skip_statistics))
+    dumped = requests.dump(_RTM_GETLINK, LINK_INFO.pack(0, 0, 0, 0, 0) + skip_statistics)
+    table = DeviceTable(dumped, look=look)
     for message in requests.dump(_RTM_GETADDR, ADDRESS_INFO.pack(0, 0, 0, 0, 0)):
         table.feed(message)
     return table
@@ -34,7 +71,8 @@ def read_table(requests: Requests) -> DeviceTable:
 class Watcher:
     """Calls `notify` for every change of a device, from its own thread, until it is closed.
 
-    It keeps a table of its own, so that an event that changes nothing that a Device shows is passed over.
+    It keeps a table of its own, so that an event that changes nothing that a Device shows is passed over. A hypervisor
+    opens a tap, which is an event, and then vhost-net, which is none: it looks again a little later.
 
     Raises:
         OSError: the kernel refuses the subscription.
@@ -44,8 +82,9 @@ class Watcher:
         self._notify = notify
         self._events = Subscription(_GROUPS, _BUFFER_BYTES)
         self._requests = Requests()
+        self._look = Look()
         # Subscribed before it is read: what changes in between comes again as an event.
-        self._table = read_table(self._requests)
+        self._table = read_table(self._requests, self._look)
         self._closing = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="link-events", daemon=True)
         self._thread.start()
@@ -62,8 +101,18 @@ class Watcher:
         poll = select.poll()
         poll.register(self._events, select.POLLIN)
         poll.register(self._closing, select.POLLIN)
-        while all(fd != self._closing for fd, _ in poll.poll()):
-            self._read()
+        ready = poll.poll()
+        while all(fd != self._closing for fd, _ in ready):
+            if ready:
+                self._read()
+            else:
+                self._look_again()
+            ready = poll.poll(_LOOK_AGAIN_S * 1000 if ready and vhost.VHOST.exists() else None)
+
+    def _look_again(self) -> None:
+        self._look.anew()
+        for change in self._table.look_again():
+            self._notify(change)
 
     def _read(self) -> None:
         try:
@@ -72,9 +121,10 @@ class Watcher:
             if error.errno != errno.ENOBUFS:
                 raise
             self._events.drain()
-            self._table = read_table(self._requests)
+            self._table = read_table(self._requests, self._look)
             self._notify(None)
             return
+        self._look.anew()
         for message in messages:
             change = self._table.feed(message)
             if change is not None:

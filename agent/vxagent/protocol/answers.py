@@ -129,6 +129,8 @@ class PortView(Answer):
         egress_failed: frames for the VM that its device took and lost.
         rate_in, rate_out: in canonical form, such as "100Mbit" or "1Gbit,100kpps"; null: no limit.
         storm_broadcast, storm_multicast, storm_unknown: frames a second; null: no limit.
+        hook: "xdp+tc" or "tc", where the switch's program runs.
+        hook_why: why not at XDP, "" where it does.
         dhcp_snoop: it may use what it lists and what DHCP servers lease to it.
         enforce: "on", or "shadow": what guards and limits refuse is counted and goes on.
     """
@@ -141,6 +143,7 @@ class PortView(Answer):
     macs: list[str]
     ips: list[str]
     hook: str
+    hook_why: str
     isolated: bool
     trusted: bool
     rate_in: str | None
@@ -204,11 +207,12 @@ class PortDetail(PortView):
 
 
 class UplinkView(Answer):
-    """An uplink as `uplink list` shows it; rx is from the physical network."""
+    """An uplink as `uplink list` shows it; rx is from the physical network. hook, hook_why: as of ports."""
 
     ifname: str
     state: PortState
     hook: str
+    hook_why: str
     rx_packets: int
     tx_packets: int
     rx_bytes: int

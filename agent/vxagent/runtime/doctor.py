@@ -12,11 +12,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vxagent.core.effects import Xdp
+from vxagent.core.hooks import choose
 from vxagent.core.state import State
 from vxagent.datapath import bpf, bpf_link, bpffs, bytecode, source, toolchain
 from vxagent.errors import HostError
 from vxagent.model.device import Device
-from vxagent.model.port import PortState
+from vxagent.model.port import Hook, PortState
 from vxagent.netlink.base import Inspection
 
 if TYPE_CHECKING:
@@ -75,10 +77,11 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchFacts:
-    """A switch and its devices; `inspections` by ifindex."""
+    """A switch and its devices; `inspections` by ifindex, `xdp_refused` by port handle."""
 
     state: State
     inspections: Mapping[int, Inspection] = field(default_factory=dict)
+    xdp_refused: Mapping[int, str] = field(default_factory=dict)
 
 
 def examine(agent: Agent | None = None) -> list[Finding]:
@@ -129,7 +132,8 @@ def gather_switch(agent: Agent) -> SwitchFacts:
     state.devices = {device.ifname: device for device in agent.links.devices()}
     names = (*state.uplinks, *(state.device_name(port) for port in state.ports.values()))
     devices = [state.devices[name] for name in names if name in state.devices]
-    return SwitchFacts(state=state, inspections={d.ifindex: agent.links.inspect(d.ifindex) for d in devices})
+    inspections = {device.ifindex: agent.links.inspect(device.ifindex) for device in devices}
+    return SwitchFacts(state=state, inspections=inspections, xdp_refused=agent.datapath.xdp_refused())
 
 
 def _is_shipped() -> bool:
@@ -206,6 +210,7 @@ def _judge_ports(facts: SwitchFacts) -> Iterator[Finding]:
             continue
         mtu = max((state.segments[name].mtu for name, _ in port.memberships), default=0)
         yield from _judge_device(device, mtu, facts.inspections.get(device.ifindex, Inspection()))
+        yield from _judge_xdp(facts, port.id, device)
         if state.handle_of_port(port.id) in state.attached:
             yield from _judge_quiet(device)
 
@@ -221,6 +226,7 @@ def _judge_uplinks(facts: SwitchFacts) -> Iterator[Finding]:
             continue
         inspection = facts.inspections.get(device.ifindex, Inspection())
         yield from _judge_device(device, mtu, inspection)
+        yield from _judge_xdp(facts, ifname, device)
         if inspection.lro:
             what = f"uplink {ifname} merges frames that it receives (LRO), which cannot be forwarded"
             yield Finding(level=Level.BAD, what=what, mend=f"`ethtool -K {ifname} lro off`")
@@ -244,12 +250,28 @@ def _judge_device(device: Device, mtu: int, inspection: Inspection) -> Iterator[
     if device.mtu < mtu:
         what = f"device {name} takes {device.mtu} bytes, its segment {mtu}: what is larger is lost there"
         yield Finding(level=Level.WARN, what=what, mend=f"`ip link set dev {name} mtu {mtu}`")
-    if inspection.xdp_program:
-        what = f"device {name} runs an XDP program of somebody else (id {inspection.xdp_program}) before the switch"
-        yield Finding(level=Level.WARN, what=what, mend=f"`ip link set dev {name} xdp off`")
     for found in dict.fromkeys(inspection.filters):
         what = f"device {name} has a tc filter of somebody else ({found})"
         yield Finding(level=Level.WARN, what=what, mend=f"see `tc filter show dev {name} ingress`, and egress")
+
+
+def _judge_xdp(facts: SwitchFacts, name: str, device: Device) -> Iterator[Finding]:
+    """Somebody else's program, and hardware that could be faster."""
+    state = facts.state
+    handle = state.numbers.number("port", name)
+    refused, ours = facts.xdp_refused.get(handle, ""), Xdp.SENDS in state.xdp.get(handle, Xdp.NONE)
+    foreign = facts.inspections.get(device.ifindex, Inspection()).xdp_program
+    if foreign and (refused or not ours):
+        what = f"device {device.ifname} runs an XDP program of somebody else (id {foreign}) before the switch"
+        mend = f"`ip link set dev {device.ifname} xdp off` (or xdpgeneric off), then `vxagent reload`"
+        yield Finding(level=Level.WARN, what=what, mend=mend)
+        return
+    hook = state.uplinks[name].hook if name in state.uplinks else state.ports[name].hook
+    could = (not device.kind or hook is Hook.XDP) and not device.lro  # which has a finding of its own
+    why = refused or (choose(state, name, device).why if could and handle in state.attached else "")
+    if why and hook is not Hook.TC:
+        what, _, mend = why.partition("; ")
+        yield Finding(level=Level.WARN, what=f"device {device.ifname} is without XDP: {what}", mend=mend)
 
 
 def _judge_quiet(device: Device) -> Iterator[Finding]:

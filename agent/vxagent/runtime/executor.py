@@ -21,6 +21,7 @@ from vxagent.core.effects import (
     RemoveInternal,
     Save,
     SetDevice,
+    SetXdp,
     inverse,
 )
 from vxagent.datapath.base import Datapath
@@ -51,6 +52,7 @@ class Executor:
             DeleteRow: datapath.delete,
             Attach: datapath.attach,
             Detach: datapath.detach,
+            SetXdp: datapath.set_xdp,
             FlushFdb: datapath.flush,
             PutLease: datapath.put_lease,
             EndLeases: datapath.end_leases,

@@ -131,7 +131,8 @@ class LinkFollower:
         known = self._changes.switch.state.devices.get(now.ifname) if now is not None else None
         if now is None or known is None or change.ifindex not in self._failed:
             return False
-        return known == replace(now, up=known.up, arp=known.arp, ipv6=known.ipv6, promisc=known.promisc)
+        set_by_attempts = ("up", "carrier", "arp", "ipv6", "promisc", "rxvlan")
+        return known == replace(now, **{name: getattr(known, name) for name in set_by_attempts})
 
     def _log_once(self, change: LinkChange, error: Exception) -> None:
         """Once for each device and reason: it may fail again at every event."""

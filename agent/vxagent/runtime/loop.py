@@ -200,12 +200,12 @@ class Agent:
         """First what runs already, all or nothing; then device by device what does not run yet, so that one bad
         device keeps no other from being attached."""
         self._follower.try_all_again()
-        devices, rows, attached = await self._changes.blocking(
-            lambda: (self.links.devices(), self.datapath.rows(), self.datapath.attached())
+        devices, rows, attached, xdp = await self._changes.blocking(
+            lambda: (self.links.devices(), self.datapath.rows(), self.datapath.attached(), self.datapath.xdp())
         )
         wanted = device_names(self.switch.state)
         running = [d for d in devices if d.ifname not in wanted or d.ifindex in attached.values()]
-        plan = reconcile(self.switch, running, rows, attached, ageing_s=self.config.ageing_s, now=time.time())
+        plan = reconcile(self.switch, running, rows, attached, xdp, ageing_s=self.config.ageing_s, now=time.time())
         internal = [effect for effect in plan.effects if isinstance(effect, MakeInternal)]
         others = tuple(effect for effect in plan.effects if not isinstance(effect, MakeInternal))
         await self._changes.perform(replace(plan, effects=others))

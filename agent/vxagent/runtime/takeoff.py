@@ -39,6 +39,7 @@ def _plan(switch: Switch, datapath: Datapath, links: Links) -> Plan:
     draft.state.attached = {
         handle: (ifindex, names.get(ifindex, "")) for handle, ifindex in datapath.attached().items()
     }
+    draft.state.xdp = datapath.xdp()
     draft.leases_seen(by_port(draft.state, datapath.leases(), time.time()))
     draft.take_off()
     return draft.plan()

@@ -15,6 +15,8 @@ from typing import TypeVar
 
 from msgspec.structs import asdict
 
+from vxagent.core.effects import Xdp
+from vxagent.core.hooks import choose
 from vxagent.core.state import State
 from vxagent.core.tables import Origin
 from vxagent.datapath.abi import COUNTED_VERDICTS, DropKind, Verdict, reason_label
@@ -38,7 +40,6 @@ from vxagent.runtime.multicast import group_views, queriers, read_multicast, rou
 VERSION = version("vxagent")
 PORT_BATCH = 256
 FDB_BATCH = 4096
-HOOK = "tc"  # the only one that forwards so far
 ORIGINS = {origin: origin.name.lower() for origin in Origin}
 VERDICTS = tuple(Verdict(number).name.lower() for number in range(COUNTED_VERDICTS))
 
@@ -164,10 +165,10 @@ def port_views(
     state: State, datapath: Datapath, egress_failed: Callable[[], Mapping[str, int]]
 ) -> Iterator[list[PortView]]:
     """All ports, by id, in batches; `egress_failed` gives the frames that their devices lost, by id."""
-    drops, lost = drops_by_port(datapath.drops()), egress_failed()
+    drops, lost, refused = drops_by_port(datapath.drops()), egress_failed(), datapath.xdp_refused()
     for ids in batches(sorted(state.ports), PORT_BATCH):
         sums = sums_of(state, datapath, ids, drops)
-        yield [_port(state, state.ports[i], own, lost.get(i, 0)) for i, own in zip(ids, sums, strict=True)]
+        yield [_port(state, state.ports[i], own, lost.get(i, 0), refused) for i, own in zip(ids, sums, strict=True)]
 
 
 def port_detail(
@@ -181,7 +182,7 @@ def port_detail(
     [sums] = sums_of(state, datapath, [port_id], drops)
     [learning] = datapath.learning([handle])
     return PortDetail(
-        **asdict(_port(state, port, sums, egress_failed().get(port_id, 0))),
+        **asdict(_port(state, port, sums, egress_failed().get(port_id, 0), datapath.xdp_refused())),
         why=state.port_state(port_id)[1],
         hook_asked=port.hook,
         max_macs=port.max_macs,
@@ -215,7 +216,22 @@ def _leases(state: State, datapath: Datapath, port: int) -> list[LeaseView]:
     ]
 
 
-def _port(state: State, port: Port, sums: Sums, egress_failed: int) -> PortView:
+def hook_of(state: State, name: str, refused: Mapping[int, str]) -> tuple[str, str]:
+    """Where the program of a port or an uplink runs, and why not at XDP; "" where it does, or has no device yet.
+
+    Args:
+        refused: port handle → why its device did not take it.
+    """
+    handle = state.numbers.number("port", name)
+    _, ifname = state.attached.get(handle, (0, ""))
+    device = state.devices.get(ifname)
+    why = refused.get(handle) or (choose(state, name, device).why if device is not None else "")
+    runs = Xdp.SENDS in state.xdp.get(handle, Xdp.NONE) and not why
+    return ("xdp+tc" if runs else "tc"), why
+
+
+def _port(state: State, port: Port, sums: Sums, egress_failed: int, refused: Mapping[int, str]) -> PortView:
+    hook, why = hook_of(state, port.id, refused)
     return PortView(
         id=port.id,
         ifname=port.ifname,
@@ -224,7 +240,8 @@ def _port(state: State, port: Port, sums: Sums, egress_failed: int) -> PortView:
         segments=[MembershipView(segment=segment, vid=vid or None) for segment, vid in port.memberships],
         macs=list(port.macs),
         ips=list(port.ips),
-        hook=HOOK,
+        hook=hook,
+        hook_why=why,
         isolated=port.isolated,
         trusted=port.trusted,
         rate_in=None if port.rate_in is None else str(port.rate_in),
@@ -246,14 +263,17 @@ def _port(state: State, port: Port, sums: Sums, egress_failed: int) -> PortView:
 def uplink_views(state: State, datapath: Datapath) -> list[UplinkView]:
     """All uplinks, by device."""
     names = sorted(state.uplinks)
+    refused = datapath.xdp_refused()
     found = []
     for ifname, sums in zip(names, sums_of(state, datapath, names, drops_by_port(datapath.drops())), strict=True):
         port_state, why = state.uplink_state(ifname)
+        hook, hook_why = hook_of(state, ifname, refused)
         found.append(
             UplinkView(
                 ifname=ifname,
                 state=port_state,
-                hook=HOOK,
+                hook=hook,
+                hook_why=hook_why,
                 rx_packets=sums.rx_packets,
                 tx_packets=sums.tx_packets,
                 rx_bytes=sums.rx_bytes,
