@@ -70,7 +70,13 @@ def test_a_mac_survives_the_way_to_a_number_and_back() -> None:
     assert int_to_mac(mac_to_int("02:ab:00:00:00:0f")) == "02:ab:00:00:00:0f"
 
 
-@pytest.mark.parametrize("ip", ["10.0.0", "10.0.0.1/33", "::g", "10.0.0.1/24", "224.0.0.1", "0.0.0.0", "", "ff02::1"])
+@pytest.mark.parametrize(
+    "ip",
+    [
+        *("10.0.0", "10.0.0.1/33", "::g", "10.0.0.1/24", "224.0.0.1", "0.0.0.0", "", "ff02::1"),
+        *("255.255.255.255", "fe80::1%eth0", "fe80::/64%eth0", "fe80::%1/64"),
+    ],
+)
 def test_an_ip_that_is_no_unicast_address_or_prefix_is_refused(ip: str) -> None:
     with pytest.raises(Invalid, match="ip"):
         check_ip("ip", ip)

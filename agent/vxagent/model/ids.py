@@ -18,6 +18,8 @@ MAX_COUNTERS = 16384  # entries of the map traffic
 MAX_MACS_UPLINK = 0xFFFFFFFF  # the fabric is not ours to limit
 LEARN_RATE_UPLINK = 10_000  # MACs a second: a full FDB of 131,072 is back 13 s after a flush, at 1 % of a CPU
 
+_LIMITED_BROADCAST = ipaddress.ip_network("255.255.255.255")  # RFC 919, section 7
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,62}")
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?:([:-]))[0-9A-Fa-f]{2}(?:\1[0-9A-Fa-f]{2}){4}")
 
@@ -87,13 +89,15 @@ def check_ip(field: str, value: str) -> str:
     """Return an IPv4 or IPv6 unicast address, or a prefix of such, in its canonical form.
 
     Raises:
-        Invalid: it does not parse, or is multicast or unspecified.
+        Invalid: it does not parse, or is multicast, unspecified or the limited broadcast address.
     """
     try:
         network = ipaddress.ip_network(value, strict="/" in value)
     except ValueError as exc:
         raise Invalid(field, value, "must be an IPv4 or IPv6 address or prefix without host bits") from exc
-    if network.is_multicast or network.is_unspecified:
+    if "%" in value:  # RFC 4007, section 11: a zone is a word of one host's, no part of the address on the wire
+        raise Invalid(field, value, "an address on the wire has no zone; leave out the % and what follows")
+    if network.is_multicast or network.is_unspecified or network == _LIMITED_BROADCAST:
         raise Invalid(field, value, "must be a unicast address")
     alone = network.prefixlen == network.max_prefixlen
     return str(network.network_address) if alone else str(network)
