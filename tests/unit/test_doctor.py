@@ -115,6 +115,7 @@ def test_a_device_that_is_down_is_said_with_the_command() -> None:
         (replace(TAP, addresses=("192.0.2.1",)), "has the address 192.0.2.1", "ip address flush dev tap0"),
         (replace(TAP, arp=True), "answers ARP on port device tap0", "ip link set dev tap0 arp off"),
         (replace(TAP, ipv6=True), "speaks IPv6 on port device tap0", "/proc/sys/net/ipv6/conf/tap0/disable_ipv6"),
+        (replace(TAP, master="br0"), "is enslaved to br0 as well", "ip link set dev tap0 nomaster"),
     ],
 )
 def test_a_port_device_that_is_not_as_it_must_be(device: Device, what: str, mend: str) -> None:

@@ -289,3 +289,6 @@ def _judge_quiet(device: Device) -> Iterator[Finding]:
         what = f"the host speaks IPv6 on port device {name}"
         mend = f"`echo 1 >/proc/sys/net/ipv6/conf/{name}/disable_ipv6`"
         yield Finding(level=Level.BAD, what=what, mend=mend)
+    if device.master:
+        what = f"port device {name} is enslaved to {device.master} as well, which sends its own frames to the VM"
+        yield Finding(level=Level.BAD, what=what, mend=f"`ip link set dev {name} nomaster`")
