@@ -20,6 +20,7 @@ from vxagent.lab.ping import ping
 from vxagent.lab.sniffer import Sniffer
 from vxagent.lab.traffic import bulk_tcp
 from vxagent.lab.vm import NIC, Endpoint, VethVm
+from vxagent.lab.waiting import wait_until
 
 HOST_ADDRESS = "10.0.0.99"
 
@@ -102,6 +103,16 @@ def test_an_internal_port_whose_device_was_removed_comes_back_with_the_next_agen
     lan.agent.cli("stop")
     lan.switch.ip("link", "delete", "hv0")
     lan.agent.up()
+    assert_connected(address_host(lan), vm)
+
+
+def test_an_internal_port_whose_device_is_removed_says_what_brings_it_back(
+    lan: Lan, vm: VethVm, host: Endpoint
+) -> None:
+    lan.switch.ip("link", "delete", "hv0")
+    wait_until(lambda: lan.state("hv0") == "pending")
+    assert lan.show("hv0")["why"] == "device hv0 was removed; `vxagent reload` makes it anew"
+    lan.agent.cli("reload")
     assert_connected(address_host(lan), vm)
 
 

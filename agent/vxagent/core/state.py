@@ -145,7 +145,11 @@ class State:
     def port_state(self, port_id: str) -> tuple[PortState, str]:
         """The port's state, and why where it is not up. Raises NotFound."""
         handle = self.handle_of_port(port_id)
-        return self._attachment_state(handle, self.device_name(self.ports[port_id]))
+        port = self.ports[port_id]
+        name = self.device_name(port)
+        if port.mode is Mode.INTERNAL and handle not in self.attached and name not in self.devices:
+            return PortState.PENDING, f"device {port.ifname} was removed; `vxagent reload` makes it anew"
+        return self._attachment_state(handle, name)
 
     def uplink_state(self, ifname: str) -> tuple[PortState, str]:
         """The uplink's state, and why where it is not up. Raises NotFound."""
