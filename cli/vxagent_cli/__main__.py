@@ -1,5 +1,21 @@
-"""`python -m vxagent_cli`"""
+"""The console script, also as `python -m vxagent_cli`.
 
-from vxagent_cli.app import main
+Loading the commands takes a tenth of a second, in which Ctrl-C shall end a call as quietly as later on.
+"""
 
-main()
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    try:
+        from vxagent_cli import app  # noqa: PLC0415  # what takes that long
+    except KeyboardInterrupt:
+        sys.exit(130)  # 128 + SIGINT
+    app.main()
+
+
+if __name__ == "__main__":
+    main()

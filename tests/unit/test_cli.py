@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+import vxagent_cli
 from support.agents import ServedHost
 from vxagent.core.tables import Origin
 from vxagent.datapath.abi import Reason
 from vxagent.datapath.base import Drop, FdbEntry
 from vxagent.runtime.doctor import Finding, Level
 from vxagent.runtime.rundir import Options
+from vxagent_cli.__main__ import main as console_script
 from vxagent_cli.app import run
 
 TESTS = Path(__file__).parents[1]
@@ -197,6 +199,23 @@ def test_an_answer_that_is_cut_off_is_1(vxagent: Vxagent, tmp_path: Path) -> Non
         thread.start()
         assert vxagent("fdb list").code == 1
         thread.join()
+
+
+def test_ctrl_c_while_the_commands_load_is_130_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted:
+        @staticmethod
+        def find_spec(*_: object) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.delattr(vxagent_cli, "app")
+    monkeypatch.delitem(sys.modules, "vxagent_cli.app")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted])
+    with pytest.raises(SystemExit) as ended:
+        console_script()
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_run_dir_comes_from_the_environment_too(
