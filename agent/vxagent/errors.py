@@ -93,7 +93,10 @@ class MapFull(HostError):
 
     def __init__(self, table: str, size: int) -> None:
         self.table = table
-        super().__init__(f"map {table} is full ({size} entries)", "remove entries that are no longer needed")
+        mend = "remove entries that are no longer needed"
+        if table == "fdb":
+            mend += ", or give it more room: fdb_entries in vxagent.toml, from the next `vxagent down` and `up` on"
+        super().__init__(f"map {table} is full ({size} entries)", mend)
 
 
 class StoreError(VxagentError):

@@ -217,6 +217,19 @@ def test_the_fdb_has_room_for_as_many_as_the_config_says_until_the_switch_is_tak
     assert 'vxagent_map_size{map="fdb"} 6000.0\n' in text
 
 
+def test_a_switch_that_does_not_fit_leaves_nothing_and_says_what_makes_room(agent: Agent) -> None:
+    agent.up()
+    agent.cli("segment", "add", "blue", "--tenant", "acme")
+    agent.cli("port", "attach", "va", "--segment", "blue", "--mac", "02:00:00:00:00:01", "--mac", "02:00:00:00:00:02")
+    agent.cli("down")
+    agent.config_file.write_text("fdb_entries = 1\n")
+    with pytest.raises(CommandFailed, match=r"map fdb is full \(1 entries\); .* fdb_entries in vxagent.toml"):
+        agent.up()
+    assert not (agent.run_dir / "bpf").exists()
+    agent.config_file.write_text("fdb_entries = 2\n")
+    agent.up()
+
+
 def test_a_hangup_reloads(lan: Lan) -> None:
     lan.agent.config_file.write_text("ageing_s = true\n")
     os.kill(lan.agent.pid, signal.SIGHUP)

@@ -55,6 +55,7 @@ class SlowDatapath(FakeDatapath):
         self.attached_order: list[str] = []
         self.detached_order: list[str] = []
         self.aged = 0
+        self.destroyed = 0
         self._alone = threading.Lock()
 
     def attach(self, effect: Attach) -> None:
@@ -70,6 +71,10 @@ class SlowDatapath(FakeDatapath):
     def detach(self, effect: Detach) -> None:
         super().detach(effect)
         self.detached_order.append(effect.ifname)
+
+    def destroy(self) -> None:
+        super().destroy()
+        self.destroyed += 1
 
     def age(self) -> int:
         self.aged += 1
@@ -464,6 +469,29 @@ def test_a_start_that_fails_lets_go_of_everything() -> None:
         host.run(lambda agent: agent.read(lambda: None))
     assert host.links.closed
     assert host.store.closed
+
+
+def test_a_start_that_fails_leaves_no_switch_where_there_was_none() -> None:
+    host = Host(tap(0))
+    host.run(lambda agent: attach(agent, 0))
+    host.datapath.destroy()
+    host.datapath.destroyed = 0
+    host.datapath.fail_at = 3
+    with pytest.raises(HostError):
+        host.run(lambda agent: agent.read(lambda: None))
+    assert host.datapath.destroyed == 1
+
+
+def test_a_start_that_fails_leaves_the_switch_that_was_there() -> None:
+    host = Host(tap(0))
+    host.run(lambda agent: attach(agent, 0))
+    rows, attached = host.datapath.rows(), host.datapath.attached()
+    host.config = replace(CONFIG, ageing_s=7)
+    host.datapath.fail_at = 1
+    with pytest.raises(HostError):
+        host.run(lambda agent: agent.read(lambda: None))
+    assert host.datapath.destroyed == 0
+    assert (host.datapath.rows(), host.datapath.attached()) == (rows, attached)
 
 
 def test_stop_leaves_the_kernel_as_it_is_and_ends_everything() -> None:

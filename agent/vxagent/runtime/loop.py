@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from vxagent.core.effects import MakeInternal
 from vxagent.core.reconcile import reconcile
 from vxagent.core.switch import Draft, Switch
+from vxagent.core.tables import Table
 from vxagent.datapath.base import Datapath
 from vxagent.errors import VxagentError
 from vxagent.netlink.base import Links
@@ -144,8 +145,7 @@ class Agent:
         try:
             self._changes.switch = Switch(await blocking(self.store.load), host=self.config.host)
             await blocking(self.datapath.open)
-            await self._follower.watch()
-            await self._reconcile()
+            await self._begin()
         except BaseException:
             await self._close()
             raise
@@ -158,6 +158,18 @@ class Agent:
         self._background = [asyncio.create_task(work) for work in works]
         self.started = time.monotonic()
         self.ready = True
+
+    async def _begin(self) -> None:
+        """Where no switch was before, a start that fails leaves none: its tables may be what it failed by."""
+        blocking = self._changes.blocking
+        was_there = any(table is Table.PORTS for table, _ in await blocking(self.datapath.rows))
+        try:
+            await self._follower.watch()
+            await self._reconcile()
+        except BaseException:
+            if not was_there and not await blocking(self.datapath.attached):
+                await blocking(self.datapath.destroy)
+            raise
 
     async def _stop(self) -> None:
         await self._try_to_keep_leases()
