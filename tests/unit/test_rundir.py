@@ -50,6 +50,11 @@ def test_pins_are_in_the_run_dir_but_for_the_default_one(tmp_path: Path) -> None
     assert RunDir(DEFAULT_RUN_DIR).pins == Path("/sys/fs/bpf/vxagent")
 
 
+def test_the_default_run_dir_is_known_by_another_path_too(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(DEFAULT_RUN_DIR.parent)
+    assert RunDir(tmp_path / "link" / DEFAULT_RUN_DIR.name).pins == Path("/sys/fs/bpf/vxagent")
+
+
 def test_what_was_started_is_remembered_until_it_is_forgotten(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     assert run_dir.recall() is None

@@ -102,8 +102,8 @@ class RunDir:
 
     @property
     def pins(self) -> Path:
-        """Where this agent's pins go."""
-        return _DEFAULT_PINS if self.path == DEFAULT_RUN_DIR else self.path / "bpf"
+        """Where this agent's pins go; the same by whatever path the directory is named, such as /var/run/vxagent."""
+        return _DEFAULT_PINS if self.path.resolve() == DEFAULT_RUN_DIR else self.path / "bpf"
 
     def make(self) -> None:
         """Make the directory. Raises HostError."""
