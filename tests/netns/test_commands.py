@@ -466,7 +466,7 @@ WRONG = (
     Wrong(line='trunk = ["blue:10"]', says="segment 'blue': a trunk port names its segments in", at=-1),
     Wrong(line="max_macs = ", says="not TOML: invalid value"),
     Wrong(line='id = "v1"', says="v1 stands in the document twice", at=-3),
-    Wrong(line='native = "blue2"', says="a port is either trunk or in one segment", at=-3),
+    Wrong(line='native = "blue2"', says="native 'blue2': needs a trunk"),
     Wrong(line=f'mac = ["{LISTED}"]', says=f"MAC {LISTED} is static in segment blue already, on port va", at=None),
     Wrong(line='[[port]]\nifname = "vx"\nsegment = "nowhere"', says="no segment nowhere", at=None),
 )

@@ -100,6 +100,11 @@ def test_a_port_needs_a_segment() -> None:
         Port(id="p", ifname="tap0")
 
 
+def test_a_native_segment_needs_a_trunk() -> None:
+    with pytest.raises(Invalid, match="native 'red': needs a trunk"):
+        Port(id="p", ifname="tap0", segment="blue", native="red")
+
+
 def test_a_port_is_either_trunk_or_in_one_segment() -> None:
     with pytest.raises(Invalid, match="names its segments"):
         Port(id="p", ifname="tap0", mode=Mode.TRUNK, segment="blue", trunk=(("blue", 10),))

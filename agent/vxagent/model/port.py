@@ -126,7 +126,9 @@ class Port:
             self._check_trunk()
         elif self.segment is None:
             raise Invalid("segment", None, f"{self.mode} port {self.id} needs one segment")
-        elif self.trunk or self.native is not None:
+        elif self.native is not None:
+            raise Invalid("native", self.native, "needs a trunk; a port is either trunk or in one segment")
+        elif self.trunk:
             raise Invalid("trunk", self.id, "a port is either trunk or in one segment")
 
     def _check_trunk(self) -> None:
