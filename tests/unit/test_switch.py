@@ -189,6 +189,8 @@ def test_loopback_is_refused(switch: Switch) -> None:
     draft.links_read([Device(ifname="lo", ifindex=1)])
     with pytest.raises(Refused, match="host's own"):
         draft.attach_port(port("lo"))
+    with pytest.raises(Refused, match="lo is the host's own; name a NIC instead"):
+        draft.add_uplink(Uplink(ifname="lo"))
 
 
 @pytest.mark.parametrize("first", ["segment", "uplink"])

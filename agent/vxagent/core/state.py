@@ -173,7 +173,7 @@ def unusable(device: Device, *, uplink: bool = False) -> str:
     """
     name = device.ifname
     if name == "lo":
-        return "lo is the host's own; make a veth or tap for the VM"
+        return f"lo is the host's own; {'name a NIC instead' if uplink else 'make a veth or tap for the VM'}"
     if device.master:
         return f"device {name} is enslaved to {device.master}; free it with `ip link set dev {name} nomaster`"
     if not uplink and device.addresses:
