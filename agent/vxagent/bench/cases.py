@@ -35,6 +35,7 @@ class Route(StrEnum):
     TAPS = "taps"
     VETHS = "veths"
     UPLINK = "uplink"
+    NIC = "nic"
     FLOOD_8 = "flood-8"
     FLOOD_64 = "flood-64"
     WIRE = "wire"
@@ -101,7 +102,7 @@ CASES: tuple[Case, ...] = (
     _packets(name="veth-64", route=Route.VETHS, bare=Bare.PEER),
     _tcp(name="veth-tcp-1", route=Route.VETHS, bare=Bare.PEER),
     _tcp(name="veth-tcp-4", route=Route.VETHS, bare=Bare.PEER, streams=4),
-    _live(name="xdp-uplink-64", route=Route.UPLINK, bare=Bare.XDP),
+    _live(name="xdp-uplink-64", route=Route.NIC, bare=Bare.XDP),
     _tcp(name="xdp-uplink-tcp", route=Route.UPLINK, bare=Bare.TC),
     _packets(name="flood-8", route=Route.FLOOD_8, bare=Bare.CLONE),
     _packets(name="flood-64", route=Route.FLOOD_64, bare=Bare.CLONE),

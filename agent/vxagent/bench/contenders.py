@@ -26,6 +26,7 @@ _PREFIXES = {
     Route.TAPS: "t",
     Route.VETHS: "v",
     Route.UPLINK: "u",
+    Route.NIC: "n",
     Route.FLOOD_8: "f8-",
     Route.FLOOD_64: "f64-",
     Route.WIRE: "w",
@@ -216,7 +217,7 @@ def others(world: World, builder: Builder) -> Mapping[str, Contender]:
 def _document(path: Path, *, locked: bool) -> list[str]:
     """The path's part of the switch's document."""
     segment = f"s-{path.name}"
-    vlan = f"vlan = {VLAN if path.uplink else VLAN + 1}" if path.uplink or locked else ""
+    vlan = f"vlan = {path.vid or VLAN + 1}" if path.uplink or locked else ""
     tables = [f'[[segment]]\nname = "{segment}"\ntenant = "bench"\n{vlan}\n']
     if path.uplink:
         tables.append(f'[[uplink]]\nifname = "{path.uplink}"\n')

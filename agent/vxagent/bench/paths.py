@@ -7,7 +7,8 @@
     └─────────────────┘               └─────────┘   └───────────┘            └────────────────────┘
 
 A program at the port of nobody counts unicast frames: what arrives there was flooded. The fabric is a pair of programs
-that put a VLAN tag on and take it off, or only pass on.
+that put a VLAN tag on and take it off, or only pass on. Where the uplink has to be a NIC whose driver can do XDP, a tap
+stands in for it, and a process for the fabric.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from vxagent.bench import programs
 from vxagent.bench.cases import Route
 from vxagent.bench.programs import Counter, Programs
 from vxagent.lab.namespaces import Namespace
-from vxagent.lab.tap import open_tap
+from vxagent.lab.tap import Pump, open_tap
 from vxagent.lab.vm import NIC, Endpoint
 from vxagent.lab.world import World
 
@@ -29,6 +30,7 @@ SENDER = ("02:00:00:00:00:01", "10.0.0.1")
 RECEIVER = ("02:00:00:00:00:02", "10.0.0.2")
 FLOOD_PORTS = {Route.FLOOD_8: 8, Route.FLOOD_64: 64}
 MTU = 1500
+NIC_VID = programs.VID + 2  # a VLAN on an uplink of its own is a segment of its own
 
 
 @dataclass(kw_only=True)
@@ -103,6 +105,7 @@ class Builder:
         builders: dict[Route, Callable[[], Path]] = {
             Route.TAPS: lambda: self._taps(switch, name),
             Route.VETHS: lambda: self._veths(switch, name),
+            Route.NIC: lambda: self._nic(switch, name, tagged=tagged),
             Route.UPLINK: lambda: self._uplink(switch, name, tagged=tagged),
             Route.WIRE: lambda: self._wire(switch, name),
         }
@@ -202,6 +205,29 @@ class Builder:
             ports=ports,
             uplink=uplink,
             vid=programs.VID if tagged else None,
+            witness=self.witness(switch, ports[1]),
+        )
+
+    def _nic(self, switch: Namespace, name: str, *, tagged: bool) -> Path:
+        uplink, ports = f"{name}0", (f"{name}1", f"{name}w")
+        sender = self._station(SENDER)
+        outer, inner = open_tap(switch, uplink), open_tap(sender.namespace, NIC)
+        try:
+            fabric = Pump(("tap", outer), {str(NIC_VID) if tagged else "all": inner})
+        finally:
+            os.close(outer)
+            os.close(inner)
+        self._world.cleanup.callback(fabric.stop)
+        sender.configure(mtu=MTU)
+        switch.ip("link", "set", uplink, "up")
+        return Path(
+            name=name,
+            switch=switch,
+            sender=sender,
+            receiver=self.tap_station(RECEIVER, switch, ports[0]),
+            ports=ports,
+            uplink=uplink,
+            vid=NIC_VID if tagged else None,
             witness=self.witness(switch, ports[1]),
         )
 
