@@ -4,7 +4,7 @@
  *
  * Servers are believed where they may be: on an uplink, and on a port that is trusted. The VM of a
  * port that is held to its leases can only end its own. Nothing is looked at in segments without
- * such a port. vx_tc notes a message and hands it to vx_lease (lease.h) when all is decided, so one
+ * such a port. vx_walk notes a message and hands it to vx_lease (lease.h) when all is decided, so one
  * that is dropped says nothing.
  *
  * A message in fragments, behind a second tag or behind extension headers is none.

@@ -6,8 +6,8 @@
  * gives it nothing. A DHCPNAK names no address, so it ends no lease. A message that is cut off, or
  * has more than VX_MAX_DHCP_OPTIONS options, says nothing.
  *
- * vx_lease is a program of its own: vx_tc would be too much for the verifier. It runs when vx_tc has
- * decided, and ends as vx_tc would have: skb->cb is as for a flood (flood.h), which follows; with
+ * vx_lease is a program of its own: vx_walk would be too much for the verifier. It runs when vx_walk has
+ * decided, and ends as vx_walk would have: skb->cb is as for a flood (flood.h), which follows; with
  * VX_CB_SENT the frame has been counted and its redirect is prepared. The flood is not by way of
  * vx_snoop, which would be a tail call too many: the group of all servers, ff02::1:2, is everybody's.
  */
@@ -289,7 +289,7 @@ static __always_inline void vx_follow_leases(struct __sk_buff *skb)
 		vx_follow_dhcpv6(skb, f, &dhcp);
 }
 
-/* The last of vx_tc, which has come to this action. A flood has gone on already. */
+/* The last of vx_walk, which has come to this action. A flood has gone on already. */
 static __always_inline int vx_tell_lease(struct __sk_buff *skb, const struct vx_frame *f,
 					 int action)
 {

@@ -255,7 +255,7 @@ static __always_inline void vx_hear(struct __sk_buff *skb, const struct vx_multi
 }
 
 /*
- * Between vx_tc and vx_flood, whose state in skb->cb it finds and leaves: takes note of what the frame says
+ * Between vx_walk and vx_flood, whose state in skb->cb it finds and leaves: takes note of what the frame says
  * about its sender, and finds out who is to have it.
  */
 static __always_inline void vx_follow_groups(struct __sk_buff *skb)

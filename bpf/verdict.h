@@ -92,7 +92,7 @@ static __always_inline void vx_count_lost_copy(__u16 port, __u16 segment, __u32 
 	vx_add_drop(&key, bytes);
 }
 
-/* A frame that cannot be flooded, behind vx_tc. */
+/* A frame that cannot be flooded, behind vx_walk. */
 static __always_inline void vx_count_undelivered(__u16 port, __u16 segment, __u32 bytes)
 {
 	struct vx_drop_key key = {
