@@ -144,6 +144,21 @@ def test_what_is_finished_ends_as_at_tc(world: World, row: Row, way: Way) -> Non
     check(world, row, way)
 
 
+@pytest.mark.parametrize("length", [3_000, 3_400, 3_500, 8_000])
+@pytest.mark.parametrize(("sender", "receiver"), [(1, 2), (6, 1), (1, 6)], ids=["plain", "tag off", "tag on"])
+def test_jumbo_frames_arrive_whole(world: World, length: int, sender: int, receiver: int) -> None:
+    """Those that do not fit in a page the tap's driver gives to the program as an skb."""
+    for station in (sender, receiver):
+        world.learn(BLUE, mac(station), station)
+    world.set_segment(BLUE, mtu=9000)
+    inside = ipv4(tcp(bytes(range(250)) * (length // 250)))
+    tag = {6: (vlan(110),)}
+    frame = ethernet(mac(receiver), mac(sender), inside, *tag.get(sender, ()))
+    wanted = ethernet(mac(receiver), mac(sender), inside, *tag.get(receiver, ()))
+    outcome = world.send_at_xdp(sender, frame)
+    assert (outcome.fate, outcome.frames) == (FORWARDED, {receiver: [wanted]})
+
+
 def test_a_busy_station_is_refreshed(world: World) -> None:
     know(world)
     world.learn(BLUE, mac(1), 1, age_s=30)
