@@ -5,6 +5,7 @@ Most are nearly right, because a frame with three things wrong is dropped for th
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -195,6 +196,8 @@ class _Gunner:
         self.kinds += [kind, f"tags {len(tags) if len(tags) < 4 else '4+'}"]
         spoilt = self._spoil(octets)
         gso_size, header = self._gso(inside, tags, spoilt, whole=spoilt is octets)
+        if any(header):
+            spoilt = self._leave_checksum(spoilt, header)
         if len(octets) > 1514 + 4 * len(tags) and not gso_size:
             self.kinds.append("jumbo")
         return Shot(
@@ -313,6 +316,15 @@ class _Gunner:
         size = self.rng.randrange(1, min(len(octets) - headers, 9000))
         kind = GSO_TCPV4 if ethertype == frames.IPV4 else GSO_TCPV6
         return size, VNET_HDR.pack(NEEDS_CSUM, kind, headers, size, tcp_at, 16)
+
+    def _leave_checksum(self, octets: bytes, header: bytes) -> bytes:
+        """With the sum of the pseudo-header where the checksum will be, as who leaves that to the NIC leaves it; the
+        programs go by it."""
+        _, kind, _, _, start, offset = VNET_HDR.unpack(header)
+        addresses = octets[start - (32 if kind == GSO_TCPV6 else 8) : start]
+        pseudo = addresses + struct.pack("!HH", frames.TCP, len(octets) - start)
+        at = start + offset
+        return octets[:at] + frames.complement(frames.checksum(pseudo)) + octets[at + 2 :]
 
     def _way(self, octets: bytes, gso_size: int, header: bytes) -> Way:
         tagged = octets[12:14] in (C_TAG.to_bytes(2, "big"), S_TAG.to_bytes(2, "big"))
