@@ -6,16 +6,14 @@ clsact, which keeps a program without any pin; there the devices map says which 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from vxagent.core.effects import Attach, Detach
-from vxagent.datapath import bpf
 from vxagent.datapath.abi import DEVICE
-from vxagent.datapath.bpf_link import Link
 from vxagent.datapath.bpf_map import Map
 from vxagent.datapath.bpf_prog import AttachType, Program
+from vxagent.datapath.pinned_links import PinnedLinks
 
 
 class Clsact(Protocol):
@@ -54,56 +52,22 @@ class TcxAttachments:
     """Pinned tcx links."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self._links = PinnedLinks(directory, AttachType.TCX_INGRESS)
 
     def attach(self, effect: Attach, program: Program) -> None:
-        pin = self._pin(effect.handle)
-        link = Link.open(pin)
-        if link is not None:
-            with link:
-                if link.ifindex == effect.ifindex and link.update(program):
-                    return
-                self._take_off(link, pin)
-        with Link.create(program, AttachType.TCX_INGRESS, effect.ifindex, effect.ifname) as created:
-            bpf.pin(created.fd, pin)
+        self._links.run(effect.handle, effect.ifindex, effect.ifname, program)
 
     def detach(self, effect: Detach) -> None:
-        pin = self._pin(effect.handle)
-        link = Link.open(pin)
-        if link is not None:
-            with link:
-                self._take_off(link, pin)
+        self._links.take_off(effect.handle)
 
     def swap(self, program: Program) -> None:
-        for _, pin, link in self._links():
-            if not link.update(program):
-                self._take_off(link, pin)
+        self._links.swap(program)
 
     def attached(self) -> dict[int, int]:
-        return {handle: link.ifindex for handle, _, link in self._links()}
+        return self._links.ifindexes()
 
     def remove(self) -> None:
-        for _, pin, link in self._links():
-            self._take_off(link, pin)
-
-    def _links(self) -> Iterator[tuple[int, Path, Link]]:
-        """Handle, pin and link of every port; the link is closed afterwards."""
-        if not self._directory.is_dir():
-            return
-        for pin in sorted(self._directory.iterdir()):
-            link = Link.open(pin)
-            if link is not None:  # else removed since
-                with link:
-                    yield int(pin.name), pin, link
-
-    def _pin(self, handle: int) -> Path:
-        return self._directory / str(handle)
-
-    @staticmethod
-    def _take_off(link: Link, pin: Path) -> None:
-        """Detach now: the kernel lets go of an unpinned link only some time later."""
-        link.detach()
-        pin.unlink(missing_ok=True)
+        self._links.remove()
 
 
 class ClsactAttachments:

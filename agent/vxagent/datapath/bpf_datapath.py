@@ -40,7 +40,7 @@ from vxagent.datapath.lease_map import LeaseMap
 from vxagent.datapath.pins import Pins
 from vxagent.datapath.programs import Generation
 from vxagent.datapath.ring import RingReader
-from vxagent.datapath.xdp import XdpDevices, take_off_all
+from vxagent.datapath.xdp import XdpDevices, links_below
 from vxagent.errors import HostError
 
 log = logging.getLogger(__name__)
@@ -336,7 +336,7 @@ class BpfDatapath:
 
     def _take_off(self) -> None:
         """Take the programs off, as far as pins tell where they are; unopened, whatever the sizes."""
-        take_off_all(self._pins.xdp)
+        links_below(self._pins.xdp).remove()
         TcxAttachments(self._pins.links).remove()
         if self._clsact is None or self._has_tcx():
             return

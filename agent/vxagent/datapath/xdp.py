@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from vxagent.core.effects import SetXdp, Xdp
-from vxagent.datapath import bpf
 from vxagent.datapath.bpf import BpfError
-from vxagent.datapath.bpf_link import Link
 from vxagent.datapath.bpf_map import Map
 from vxagent.datapath.bpf_prog import AttachType, Program
 from vxagent.datapath.codec import U32
+from vxagent.datapath.pinned_links import PinnedLinks
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +27,11 @@ _REFUSALS = {
     errno.EINVAL: "its driver takes no XDP program as it is set: MTU, queues or offloads",
     errno.ERANGE: "its MTU is too large for native XDP",
 }
+
+
+def links_below(directory: Path) -> PinnedLinks:
+    """The XDP links of a switch, by the directory of their pins."""
+    return PinnedLinks(directory, AttachType.XDP)
 
 
 class XdpDevices:
@@ -44,7 +46,7 @@ class XdpDevices:
     """
 
     def __init__(self, directory: Path, devices: Map) -> None:
-        self._directory = directory
+        self._links = links_below(directory)
         self._devices = devices
         self.refused: dict[int, str] = {}
 
@@ -54,7 +56,7 @@ class XdpDevices:
         if Xdp.SENDS in effect.xdp:
             self._run(effect, program)
         else:
-            _take_off(self._pin(effect.handle))
+            self._links.take_off(effect.handle)
         key = U32.pack(effect.handle)
         if Xdp.RECEIVES in effect.xdp:
             self._devices.update(key, U32.pack(effect.ifindex))
@@ -64,7 +66,7 @@ class XdpDevices:
     def roles(self, handles: Iterable[int]) -> dict[int, Xdp]:
         """Port handle → what XDP does there, of these ports and all where its program runs; a link whose device is gone
         counts, for somebody has to take it away."""
-        found = dict.fromkeys(self._handles(), Xdp.SENDS)
+        found = dict.fromkeys(self._links.ifindexes(), Xdp.SENDS)
         for handle in {*handles, *found}:
             if self._devices.lookup(U32.pack(handle)) is not None:
                 found[handle] = found.get(handle, Xdp.NONE) | Xdp.RECEIVES
@@ -72,57 +74,13 @@ class XdpDevices:
 
     def swap(self, program: Program) -> None:
         """Run this program wherever one runs, without losing a frame."""
-        for handle in self._handles():
-            pin = self._pin(handle)
-            link = Link.open(pin)
-            if link is None:
-                continue
-            with link:
-                if not link.update(program):
-                    link.detach()
-                    pin.unlink(missing_ok=True)
+        self._links.swap(program)
 
     def _run(self, effect: SetXdp, program: Program) -> None:
-        pin = self._pin(effect.handle)
-        link = Link.open(pin)
-        if link is not None:
-            with link:
-                if link.ifindex == effect.ifindex and link.update(program):
-                    return
-            _take_off(pin)
         try:
-            with Link.create(program, AttachType.XDP, effect.ifindex, effect.ifname) as created:
-                bpf.pin(created.fd, pin)
+            self._links.run(effect.handle, effect.ifindex, effect.ifname, program)
         except BpfError as error:
             if error.errno not in _REFUSALS:
                 raise
             self.refused[effect.handle] = _REFUSALS[error.errno]
             log.warning("no XDP on %s: %s", effect.ifname, self.refused[effect.handle])
-
-    def _handles(self) -> list[int]:
-        return handles_below(self._directory)
-
-    def _pin(self, handle: int) -> Path:
-        return self._directory / str(handle)
-
-
-def handles_below(directory: Path) -> list[int]:
-    """The ports that have a link pinned there."""
-    with suppress(FileNotFoundError):
-        return sorted(map(int, os.listdir(directory)))
-    return []
-
-
-def take_off_all(directory: Path) -> None:
-    """Take the program off every device."""
-    for handle in handles_below(directory):
-        _take_off(directory / str(handle))
-
-
-def _take_off(pin: Path) -> None:
-    """Detach now: the kernel lets go of an unpinned link only some time later."""
-    link = Link.open(pin)
-    if link is not None:
-        with link:
-            link.detach()
-            pin.unlink(missing_ok=True)
