@@ -128,6 +128,28 @@ def test_an_internal_port_has_the_segments_mtu(lan: Lan) -> None:
     assert lan.device("hv0")["mtu"] == 1200
 
 
+def test_an_internal_port_that_gets_another_mac_goes_on(lan: Lan, vm: VethVm, host: Endpoint) -> None:
+    lan.agent.cli("port", "set", "hv0", "--mac", "02:00:00:00:0a:0a", "--ip", HOST_ADDRESS)
+    assert mac_of(lan, "hv0") == "02:00:00:00:0a:0a"
+    assert ping(lan.switch, vm.address).lost == []
+    assert_connected(Endpoint(namespace=lan.switch, mac=mac_of(lan, "hv0"), address=HOST_ADDRESS), vm)
+    lan.agent.cli("stop")
+    lan.agent.up()
+    assert mac_of(lan, "hv0") == "02:00:00:00:0a:0a"
+    assert ping(lan.switch, vm.address).lost == []
+
+
+def test_both_ends_of_an_internal_port_follow_the_segments_mtu(lan: Lan, vm: VethVm, host: Endpoint) -> None:
+    pair = [name for name in lan.switch.devices() if name == "hv0" or name.startswith("vxi-")]
+    lan.agent.cli("segment", "set", "blue", "--mtu", "1400")
+    assert {lan.device(name)["mtu"] for name in pair} == {1400}
+    lan.agent.cli("stop")
+    lan.switch.ip("link", "set", "hv0", "mtu", "1300")
+    lan.agent.up()
+    assert lan.device("hv0")["mtu"] == 1300  # the host's own choice
+    assert ping(lan.switch, vm.address).lost == []
+
+
 def test_an_internal_port_does_not_take_a_device_that_is_there(lan: Lan, vm: VethVm) -> None:
     lan.switch.ip("link", "add", "mine", "type", "bridge")
     with pytest.raises(CommandFailed, match="a device mine is there already") as refused:

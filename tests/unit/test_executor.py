@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -38,6 +39,7 @@ PAIR = InternalPair(ifname="vxhost", peer="vxi-1", mac="02:00:00:00:00:01", mtu=
 CHANGE: tuple[Effect, ...] = (
     Save(put={("port", "tap0"): {"id": "tap0"}}, old={("port", "tap0"): None}),
     MakeInternal(pair=PAIR),
+    MakeInternal(pair=replace(PAIR, mtu=9000), old=PAIR),
     SetDevice(ifindex=7, ifname="tap0", arp=False, ipv6=False, undo=(None, True, True, None, None)),
     PutRow(table=Table.SETTINGS, key=0, row=SettingsRow(ageing_ns=5), old=SettingsRow(ageing_ns=3)),
     PutRow(table=Table.DEVICES, key=7, row=DeviceRow(ifindex=7, port=1)),
@@ -93,7 +95,7 @@ def test_a_row_or_attachment_that_fails_leaves_all_as_it_was(number: int) -> Non
     assert not host.executor.torn
 
 
-@pytest.mark.parametrize("number", range(1, 4))
+@pytest.mark.parametrize("number", range(1, 5))
 def test_a_device_that_fails_leaves_all_as_it_was(number: int) -> None:
     host = Host()
     before = host.snapshot()
@@ -116,7 +118,7 @@ def test_an_undo_that_fails_is_logged_and_the_rest_is_undone(caplog: pytest.LogC
     host = Host()
     before = host.snapshot()
     host.datapath.missing.add(7)  # the attachment fails
-    host.links.fail_at = 3  # and after making and setting so does setting back
+    host.links.fail_at = 4  # and after making, changing and setting so does setting back
     with caplog.at_level(logging.ERROR), pytest.raises(HostError, match="device tap0 is gone"):
         host.executor.run(CHANGE)
     assert "cannot undo SetDevice" in caplog.text

@@ -60,6 +60,14 @@ def test_an_internal_pair_is_made_and_removed_once() -> None:
         assert sorted(links.by_name) == ["tap0"]
 
 
+def test_an_internal_pair_follows_its_mac_and_mtu() -> None:
+    links, _ = watched()
+    links.make_internal(MakeInternal(pair=PAIR))
+    links.make_internal(MakeInternal(pair=replace(PAIR, mac="02:00:00:00:00:02", mtu=9000), old=PAIR))
+    assert links.by_name[PAIR.ifname].mtu == links.by_name[PAIR.peer].mtu == 9000
+    assert links.by_name[PAIR.ifname].mac == "02:00:00:00:00:02"
+
+
 def test_a_name_that_is_taken_is_refused() -> None:
     links, _ = watched(Device(ifname="vxhost", ifindex=3))
     with pytest.raises(HostError, match="a device vxhost is there already"):

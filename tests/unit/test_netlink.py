@@ -81,6 +81,11 @@ def test_a_device_is_read() -> None:
     assert DeviceTable([message]).devices() == [device]
 
 
+def test_a_device_has_its_mac() -> None:
+    message = link(NEW, attribute(table.IFLA_ADDRESS, bytes.fromhex("0200000000aa")))
+    assert DeviceTable([message]).devices() == [replace(VETH, mac="02:00:00:00:00:aa")]
+
+
 def test_hardware_has_no_kind() -> None:
     assert DeviceTable([link(info="")]).devices() == [replace(VETH, kind="")]
 

@@ -64,9 +64,10 @@ class InternalPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakeInternal:
-    """Make the pair; when both ends exist already as a pair, nothing is to be done."""
+    """Make the pair; one that is there gets its MAC and MTU. `old`: what was there, or None."""
 
     pair: InternalPair
+    old: InternalPair | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,8 +216,10 @@ def inverse(effect: Effect) -> Effect | None:  # noqa: PLR0911  # one row for ea
             return PutRow(table=table, key=key, row=old, old=row)
         case DeleteRow(table=table, key=key, old=old):
             return PutRow(table=table, key=key, row=old)
-        case MakeInternal(pair=pair):
+        case MakeInternal(pair=pair, old=None):
             return RemoveInternal(pair=pair)
+        case MakeInternal(pair=pair, old=old) if old is not None:
+            return MakeInternal(pair=old, old=pair)
         case RemoveInternal(pair=pair):
             return MakeInternal(pair=pair)
         case SetDevice(undo=(up, arp, ipv6, promisc, rxvlan)):

@@ -57,7 +57,8 @@ def make_plan(
         base: what is.
         state: what is desired; its numbers, rows and attachments are brought up to it here.
         touched: the objects that may differ, as (kind, name); uplinks are of kind "port".
-        make_missing: make the devices of internal ports that are not there.
+        make_missing: make the devices of internal ports that are not there, and mend those that are not as they should
+            be.
         letting_go: take the programs off all touched ports and leave the tables alone: they go as a whole.
 
     Raises:
@@ -236,13 +237,27 @@ class _Planner:
         return SetDevice(ifindex=device.ifindex, ifname=device.ifname, undo=undo, **wanted)
 
     def _internal(self, name: str, device: Device | None) -> None:
-        """Make or remove the veth pair of an internal port."""
+        """Make, change or remove the veth pair of an internal port."""
         port, old = self.state.ports.get(name), self.base.ports.get(name)
         if port is not None and port.mode is Mode.INTERNAL and not self.letting_go:
-            if device is None and self.make_missing:
-                self.made.append(MakeInternal(pair=_pair(self.state, port)))
+            pair = _pair(self.state, port)
+            was = self._pair_there(port, device) if device is not None else None
+            if was != pair and (was is not None or self.make_missing):
+                self.made.append(MakeInternal(pair=pair, old=was))
         elif old is not None and old.mode is Mode.INTERNAL:
             self.removed.append(RemoveInternal(pair=_pair(self.base, old)))
+
+    def _pair_there(self, port: Port, device: Device) -> InternalPair:
+        """The pair of which `device` is the switch's side, as it was planned or, to mend it, as its devices show it."""
+        old, pair = self.base.ports.get(port.id), _pair(self.state, port)
+        if old is not None and old.mode is Mode.INTERNAL and old.ifname == port.ifname:
+            pair = _pair(self.base, old)
+        if self.make_missing:
+            pair = replace(pair, mtu=device.mtu)
+            host = self.state.devices.get(port.ifname)
+            if host is not None and not device.peer_elsewhere and port.macs and host.mac not in port.macs:
+                pair = replace(pair, mac=host.mac)
+        return pair
 
     # Rows
 

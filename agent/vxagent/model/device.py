@@ -14,6 +14,7 @@ class Device:
         kind: IFLA_INFO_KIND ("tun", "veth", "ifb", "bridge", "vlan" …), "" for hardware.
         up: IFF_UP.
         carrier: somebody is at its other end, as far as it knows. It says nothing about a VM.
+        mac: its address, lower-case with colons; "" where it has none.
         mtu: bytes of L3.
         master: name of the bridge or bond that it is enslaved to, or "".
         lower: ifindex of the device under a VLAN device, else 0.
@@ -34,6 +35,7 @@ class Device:
     kind: str = ""
     up: bool = True
     carrier: bool = True
+    mac: str = ""
     mtu: int = 1500
     master: str = ""
     lower: int = 0

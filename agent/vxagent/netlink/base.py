@@ -46,7 +46,7 @@ class Links(Protocol):
         """Set flags; a device that is gone or renamed is no failure."""
 
     def make_internal(self, effect: MakeInternal) -> None:
-        """Make the veth pair, or find it there."""
+        """Make the veth pair; one that is there gets its MAC and MTU."""
 
     def remove_internal(self, effect: RemoveInternal) -> None:
         """Remove it; absent is no failure."""

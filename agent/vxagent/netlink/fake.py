@@ -82,16 +82,19 @@ class FakeLinks:
         )
 
     def make_internal(self, effect: MakeInternal) -> None:
-        """Make the pair."""
+        """Make the pair, or give it its MAC and MTU."""
         self._begin(effect)
         pair = effect.pair
         if pair.peer in self.by_name:
+            self.put(replace(self.by_name[pair.peer], mtu=pair.mtu))
+            if pair.ifname in self.by_name:
+                self.put(replace(self.by_name[pair.ifname], mtu=pair.mtu, mac=pair.mac))
             return
         if pair.ifname in self.by_name:
             raise HostError(f"a device {pair.ifname} is there already", "choose another name for the internal port")
         free = max((device.ifindex for device in self.by_name.values()), default=0) + 1
         self.put(Device(ifname=pair.peer, ifindex=free, kind="veth", mtu=pair.mtu, arp=False, ipv6=False))
-        self.put(Device(ifname=pair.ifname, ifindex=free + 1, kind="veth", mtu=pair.mtu))
+        self.put(Device(ifname=pair.ifname, ifindex=free + 1, kind="veth", mtu=pair.mtu, mac=pair.mac))
 
     def remove_internal(self, effect: RemoveInternal) -> None:
         """Remove it."""

@@ -136,6 +136,7 @@ def parse_device(ifindex: int, flags: int, found: Attributes) -> Device:
         kind=kind,
         up=bool(flags & IFF_UP),
         carrier=bool(flags & IFF_LOWER_UP),
+        mac=bytes(found[IFLA_ADDRESS]).hex(":") if IFLA_ADDRESS in found else "",
         mtu=read_number(found.get(IFLA_MTU)),
         lower=read_number(found.get(IFLA_LINK)) if is_vlan else 0,
         vid=read_number(attributes(info[IFLA_INFO_DATA]).get(_IFLA_VLAN_ID)) if is_vlan else 0,
