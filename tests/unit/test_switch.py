@@ -193,6 +193,22 @@ def test_loopback_is_refused(switch: Switch) -> None:
         draft.add_uplink(Uplink(ifname="lo"))
 
 
+def test_a_bridge_is_refused(switch: Switch) -> None:
+    draft = switch.draft()
+    draft.links_read([Device(ifname="br0", ifindex=9, kind="bridge")])
+    with pytest.raises(Refused, match="br0 is a bridge; take the tap or veth that is enslaved to it"):
+        draft.attach_port(port("br0"))
+    with pytest.raises(Refused, match="br0 is a bridge; take the NIC that is enslaved to it"):
+        draft.add_uplink(Uplink(ifname="br0"))
+
+
+def test_a_bond_is_taken_as_an_uplink(switch: Switch) -> None:
+    draft = switch.draft()
+    draft.links_read([Device(ifname="bond0", ifindex=9, kind="bond")])
+    assert draft.add_uplink(Uplink(ifname="bond0")) is True
+    assert commit(switch, draft).state.uplink_state("bond0")[0] is PortState.UP
+
+
 @pytest.mark.parametrize("first", ["segment", "uplink"])
 def test_a_vid_that_has_a_vlan_device_on_the_uplink_is_refused(switch: Switch, first: str) -> None:
     vlan30 = Device(ifname="eth1.30", ifindex=9, kind="vlan", lower=3, vid=30)

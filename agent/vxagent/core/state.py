@@ -174,6 +174,8 @@ def unusable(device: Device, *, uplink: bool = False) -> str:
     name = device.ifname
     if name == "lo":
         return f"lo is the host's own; {'name a NIC instead' if uplink else 'make a veth or tap for the VM'}"
+    if device.kind == "bridge":
+        return f"device {name} is a bridge; take {'the NIC' if uplink else 'the tap or veth'} that is enslaved to it"
     if device.master:
         return f"device {name} is enslaved to {device.master}; free it with `ip link set dev {name} nomaster`"
     if not uplink and device.addresses:
