@@ -149,6 +149,16 @@ def test_an_xdp_program_on_a_port_that_has_none_of_the_switch_is_somebody_elses(
     assert what == "device tap0 runs an XDP program of somebody else (id 42) before the switch"
 
 
+def test_a_tcx_program_of_somebody_else_is_named_on_ports_and_uplinks() -> None:
+    facts = SwitchFacts(state=switch(TAP, ETH), foreign={TAP.ifindex: [42], ETH.ifindex: [43, 44]})
+    what = "runs a tcx program of somebody else (id {}), perhaps of another vxagent"
+    mend = "see `bpftool net show dev {}`; detach the device from one of the two"
+    assert bad(list(judge_switch(facts))) == [
+        (Level.WARN, f"device tap0 {what.format('42')}", mend.format("tap0")),
+        (Level.WARN, f"device eth1 {what.format('43, 44')}", mend.format("eth1")),
+    ]
+
+
 def test_the_switchs_own_xdp_program_is_no_fault() -> None:
     ours = Inspection(xdp_program=42)
     assert judge(switch(TAP, ETH), tap0=ours, eth1=ours) == []

@@ -6,11 +6,13 @@ clsact, which keeps a program without any pin; there the devices map says which 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 from vxagent.core.effects import Attach, Detach
 from vxagent.datapath.abi import DEVICE
+from vxagent.datapath.bpf_link import tcx_programs
 from vxagent.datapath.bpf_map import Map
 from vxagent.datapath.bpf_prog import AttachType, Program
 from vxagent.datapath.pinned_links import PinnedLinks
@@ -44,6 +46,9 @@ class Attachments(Protocol):
     def attached(self) -> dict[int, int]:
         """Port handle → ifindex, 0 where the device is gone."""
 
+    def foreign(self, ifindexes: Iterable[int]) -> dict[int, list[int]]:
+        """Ifindex → numbers of the tcx programs there that are not ours, of those devices that have any."""
+
     def remove(self) -> None:
         """Take all off."""
 
@@ -65,6 +70,11 @@ class TcxAttachments:
 
     def attached(self) -> dict[int, int]:
         return self._links.ifindexes()
+
+    def foreign(self, ifindexes: Iterable[int]) -> dict[int, list[int]]:
+        ours = self._links.program_ids()
+        there = {ifindex: tcx_programs(ifindex) for ifindex in ifindexes}
+        return {at: others for at, ids in there.items() if (others := [n for n in ids if n not in ours])}
 
     def remove(self) -> None:
         self._links.remove()
@@ -95,6 +105,9 @@ class ClsactAttachments:
                 if self._clsact.clsact_attached(device["ifindex"]):
                     found[device["port"]] = device["ifindex"]
         return found
+
+    def foreign(self, ifindexes: Iterable[int]) -> dict[int, list[int]]:
+        return {}  # filters at clsact are told of by netlink
 
     def remove(self) -> None:
         for ifindex in self.attached().values():

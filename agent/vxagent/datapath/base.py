@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
@@ -194,6 +194,9 @@ class Datapath(Protocol):
 
     def xdp_refused(self) -> dict[int, str]:
         """Port handle → why its device did not take the program, where it was to run."""
+
+    def foreign(self, ifindexes: Iterable[int]) -> dict[int, list[int]]:
+        """Ifindex → the kernel's numbers of the programs of others at tcx ingress, of those devices that have any."""
 
     def fdb(self, *, segment: int | None = None) -> Iterator[FdbEntry]:
         """The FDB, read in batches; entries aged out already are left out."""

@@ -8,7 +8,7 @@ at any point, the agent leaves programs that work, and the next `open` clears up
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,6 +256,10 @@ class BpfDatapath:
     def xdp_refused(self) -> dict[int, str]:
         """Port handle → why its device did not take the program."""
         return dict(self._now.xdp.refused)
+
+    def foreign(self, ifindexes: Iterable[int]) -> dict[int, list[int]]:
+        """Ifindex → the kernel's numbers of the programs of others at tcx ingress, of those devices that have any."""
+        return self._now.attachments.foreign(ifindexes)
 
     def fdb(self, *, segment: int | None = None) -> Iterator[FdbEntry]:
         """The FDB, read in batches; entries aged out already are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import struct
 from pathlib import Path
@@ -14,12 +15,14 @@ from vxagent.errors import HostError
 _CREATE = struct.Struct("=4I")  # prog_fd, target_ifindex, attach_type, flags
 _UPDATE = struct.Struct("=4I")  # link_fd, new_prog_fd, flags, old_prog_fd
 _DETACH = struct.Struct("=I")  # link_fd
+_QUERY = struct.Struct("=4IQI")  # target_ifindex, attach_type, query_flags, attach_flags, prog_ids, count
 _LINK_INFO = struct.Struct("=4xII4xI")  # id, prog_id, ifindex of a tcx or XDP link
 
 _F_BEFORE = 1 << 3  # BPF_F_BEFORE, of no other program: before all
 _XDP_FLAGS_DRV_MODE = 1 << 2
 _FLAGS = {AttachType.TCX_INGRESS: _F_BEFORE, AttachType.XDP: _XDP_FLAGS_DRV_MODE}
 
+_MOST = 64  # programs at one hook, BPF_MPROG_MAX
 _NO_SUCH_IFINDEX = 0x7FFFFFFF
 _PASS = ProgSpec(name="vx_probe", type=ProgType.SCHED_CLS)
 _PASS_CODE = bytes.fromhex("b7000000000000009500000000000000")  # r0 = 0; exit
@@ -94,6 +97,22 @@ class Link(bpf.Fd):
         result = bpf.call(Command.LINK_DETACH, bpf.attr(_DETACH.pack(self.fd)))
         if result not in (0, -errno.ENOLINK, -errno.ENODEV):
             raise BpfError("take a program off", -result)
+
+
+def tcx_programs(ifindex: int) -> list[int]:
+    """The numbers of the programs at a device's tcx ingress, in the order of running; none of one that is gone.
+
+    Raises:
+        BpfError: the kernel refused.
+    """
+    numbers = (ctypes.c_uint32 * _MOST)()
+    request = bpf.attr(_QUERY.pack(ifindex, AttachType.TCX_INGRESS, 0, 0, ctypes.addressof(numbers), _MOST))
+    result = bpf.call(Command.PROG_QUERY, request)
+    if result in (-errno.ENODEV, -errno.ENOENT):
+        return []
+    if result < 0:
+        raise BpfError(f"read the programs of device {ifindex}", -result)
+    return list(numbers[: _QUERY.unpack_from(request)[-1]])
 
 
 def has_tcx() -> bool:

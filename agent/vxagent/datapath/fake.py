@@ -7,7 +7,7 @@ and 12 to 18 by looking at rows alone; of 13 not what goes by the clock, the rat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
@@ -103,6 +103,7 @@ class FakeDatapath:
         fail_at: raise HostError at the n-th row or attach effect from now (0: never).
         missing: ifindexes that cannot be attached to.
         refused: what `xdp_refused` answers.
+        others: ifindex → programs of others there.
         known: what IGMP and MLD are to have told; frames of the fake do not follow it.
     """
 
@@ -117,6 +118,7 @@ class FakeDatapath:
         self.programs: dict[int, int] = {}
         self.xdp_roles: dict[int, Xdp] = {}
         self.refused: dict[int, str] = {}
+        self.others: dict[int, list[int]] = {}
         self.drop_counts: dict[tuple[int, int, int], int] = {}
         self.given: dict[int, Lease] = {}
         self.queue: list[Event] = []
@@ -231,6 +233,10 @@ class FakeDatapath:
     def xdp_refused(self) -> dict[int, str]:
         """See Datapath."""
         return dict(self.refused)
+
+    def foreign(self, ifindexes: Iterable[int]) -> dict[int, list[int]]:
+        """See Datapath."""
+        return {ifindex: self.others[ifindex] for ifindex in ifindexes if ifindex in self.others}
 
     def fdb(self, *, segment: int | None = None) -> Iterator[FdbEntry]:
         """See Datapath."""

@@ -56,6 +56,10 @@ class PinnedLinks:
         """Port handle → ifindex, 0 where the device is gone."""
         return {handle: link.ifindex for handle, _, link in self._links()}
 
+    def program_ids(self) -> set[int]:
+        """The kernel's numbers of the programs that run."""
+        return {link.program_id for _, _, link in self._links()}
+
     def remove(self) -> None:
         """Take all off."""
         for _, pin, link in self._links():

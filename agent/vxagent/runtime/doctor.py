@@ -77,11 +77,13 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchFacts:
-    """A switch and its devices; `inspections` by ifindex, `xdp_refused` by port handle."""
+    """A switch and its devices; `inspections` and `foreign` (tcx programs of others) by ifindex, `xdp_refused` by port
+    handle."""
 
     state: State
     inspections: Mapping[int, Inspection] = field(default_factory=dict)
     xdp_refused: Mapping[int, str] = field(default_factory=dict)
+    foreign: Mapping[int, list[int]] = field(default_factory=dict)
 
 
 def examine(agent: Agent | None = None) -> list[Finding]:
@@ -133,7 +135,12 @@ def gather_switch(agent: Agent) -> SwitchFacts:
     names = (*state.uplinks, *(state.device_name(port) for port in state.ports.values()))
     devices = [state.devices[name] for name in names if name in state.devices]
     inspections = {device.ifindex: agent.links.inspect(device.ifindex) for device in devices}
-    return SwitchFacts(state=state, inspections=inspections, xdp_refused=agent.datapath.xdp_refused())
+    return SwitchFacts(
+        state=state,
+        inspections=inspections,
+        xdp_refused=agent.datapath.xdp_refused(),
+        foreign=agent.datapath.foreign(inspections),
+    )
 
 
 def _is_shipped() -> bool:
@@ -210,6 +217,7 @@ def _judge_ports(facts: SwitchFacts) -> Iterator[Finding]:
             continue
         mtu = max((state.segments[name].mtu for name, _ in port.memberships), default=0)
         yield from _judge_device(device, mtu, facts.inspections.get(device.ifindex, Inspection()))
+        yield from _judge_tcx(facts, device)
         yield from _judge_xdp(facts, port.id, device)
         if state.handle_of_port(port.id) in state.attached:
             yield from _judge_quiet(device)
@@ -226,6 +234,7 @@ def _judge_uplinks(facts: SwitchFacts) -> Iterator[Finding]:
             continue
         inspection = facts.inspections.get(device.ifindex, Inspection())
         yield from _judge_device(device, mtu, inspection)
+        yield from _judge_tcx(facts, device)
         yield from _judge_xdp(facts, ifname, device)
         if inspection.lro:
             what = f"uplink {ifname} merges frames that it receives (LRO), which cannot be forwarded"
@@ -253,6 +262,16 @@ def _judge_device(device: Device, mtu: int, inspection: Inspection) -> Iterator[
     for found in dict.fromkeys(inspection.filters):
         what = f"device {name} has a tc filter of somebody else ({found})"
         yield Finding(level=Level.WARN, what=what, mend=f"see `tc filter show dev {name} ingress`, and egress")
+
+
+def _judge_tcx(facts: SwitchFacts, device: Device) -> Iterator[Finding]:
+    """Somebody else's program, such as that of another switch, which would set the device down when it lets go."""
+    others = facts.foreign.get(device.ifindex)
+    if others:
+        ids = ", ".join(map(str, others))
+        what = f"device {device.ifname} runs a tcx program of somebody else (id {ids}), perhaps of another vxagent"
+        mend = f"see `bpftool net show dev {device.ifname}`; detach the device from one of the two"
+        yield Finding(level=Level.WARN, what=what, mend=mend)
 
 
 def _judge_xdp(facts: SwitchFacts, name: str, device: Device) -> Iterator[Finding]:
