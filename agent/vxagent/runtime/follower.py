@@ -24,6 +24,9 @@ BATCH = 16
 
 RETRY_S = 1.0
 
+SETTLE_S = 0.01
+"""What makes a device tells of it in several events, the one that enslaves it last: one command, some microseconds."""
+
 
 class LinkFollower:
     """Brings link events into the switch. A device that cannot be attached is logged, known and left alone."""
@@ -49,6 +52,7 @@ class LinkFollower:
         """Take in events as they come, for ever."""
         while True:
             await self._arrived.wait()
+            await asyncio.sleep(SETTLE_S)
             self._arrived.clear()
             while self._inbox:
                 try:
