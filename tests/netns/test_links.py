@@ -102,6 +102,7 @@ def get(links: NetlinkLinks, ifname: str) -> Device:
 def test_devices_shows_what_the_kernel_has(switch: Namespace, links: NetlinkLinks) -> None:
     switch.ip("link", "add", "v0", "mtu", "1400", "numtxqueues", "3", "type", "veth", "peer", "name", "v1")
     switch.ip("link", "set", "v0", "up", "promisc", "on", "arp", "off")
+    switch.ip("link", "set", "v0", "address", "02:00:00:00:00:0a")
     switch.ip("address", "add", "192.0.2.1/24", "dev", "v0")
     switch.ip("address", "add", "2001:db8::1/64", "dev", "v0")
     device = get(links, "v0")
@@ -115,6 +116,7 @@ def test_devices_shows_what_the_kernel_has(switch: Namespace, links: NetlinkLink
         queues=3,
         arp=False,
         promisc=True,
+        mac="02:00:00:00:00:0a",
         addresses=("192.0.2.1", "2001:db8::1"),
     )
 
