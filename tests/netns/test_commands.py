@@ -330,7 +330,6 @@ REFUSED = {
     "port attach vb --trunk blue:10 --native blue": "native 'blue': is in the trunk's map already",
     "port set hv0 --trunk blue:10": "port hv0 is internal",
     # not in this version
-    "uplink add up9 --hook xdp": "uplink up9 cannot run at XDP in this version",
     # files
     "apply /nowhere.toml": "/nowhere.toml cannot be read: No such file or directory",
     "diff /": "/ cannot be read: Is a directory",
