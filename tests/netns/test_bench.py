@@ -33,7 +33,7 @@ from vxagent.lab.namespaces import DIRECTORY, Namespace
 from vxagent.lab.tap import open_tap
 from vxagent.lab.world import World
 
-SMALL = Effort(rounds=1, noisy_rounds=1, slices_s=1000, slice_most_s=0.03)
+SMALL = Effort(rounds=1, slices_s=1000, slice_most_s=0.03)
 SLICE_S = 0.05
 
 

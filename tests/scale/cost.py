@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from scale import layout
 from scale.measure import machine
 from support.frames import BROADCAST, ethernet, ipv4, ipv6, mac, tcp
 from support.groups import Groups
@@ -175,6 +176,8 @@ def main(other: str) -> None:
             program = rig.program("vx_tc")
             base, more = pairs(world, frame, (program, off), (program, prepare))
             print(f"{what:<48} {more:+6.1f} ns of {base:.0f}", flush=True)
+        for line in layout.measured(Path(name)):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

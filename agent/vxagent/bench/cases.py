@@ -79,7 +79,7 @@ class Case:
 
     @property
     def noisy(self) -> bool:
-        """It needs more rounds than packets do, and its A/A may be further off."""
+        """Its A/A may be further off than that of packets."""
         return self.kind in (Kind.TCP, Kind.ROUND_TRIP)
 
     @property

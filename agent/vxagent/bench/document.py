@@ -52,7 +52,7 @@ class Machine:
 
 
 def document(machine: Machine, rounds: int, results: Iterable[Figures]) -> Document:
-    """What `--json` writes. `rounds` is the least number of rounds that a case had.
+    """What `--json` writes. `rounds`: that count, of each case.
 
     A result has the key `others` where further contenders took part.
     """

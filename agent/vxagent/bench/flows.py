@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 from abc import ABC, abstractmethod
@@ -27,6 +28,7 @@ PROBE_BYTES = 4 << 20
 PROBE_S = 0.03
 PROBES = 3  # until something arrives: a busy machine may not run the receiver in time
 PING_S = 2.0
+DRAIN_S = 2.0
 LIVE_FRAMES = 4096  # of one system call
 TCP_PORT, UDP_PORT = 5009, 5010
 STRAY_MOST = 16  # unicast frames at the port of nobody: an ARP answer may be flooded, a slice's frames may not
@@ -125,15 +127,18 @@ class Flow(ABC):
 
 
 class TapFrames(Flow):
-    """Written to a tap as fast as it goes, read from another one by a process that spins."""
+    """Written to a tap as fast as it goes, read from another one by a process that spins. The sender waits, and its
+    clock stands still, while the receiver's queue is read: otherwise the reader, which can be slower than a switch,
+    would be what is measured."""
 
     def measure(self, path: Path, seconds: float) -> Slice:
-        tap = path.sender.tap
+        tap, queue = path.sender.tap, path.receiver.tap
         assert tap is not None
+        assert queue is not None
         data = self.frame(path, SPREAD_MAC if path.stations else None)
-        words = ("write", tap, ms(seconds), path.stations, data.hex())
+        words = ("write", tap, queue, ms(seconds), path.stations, data.hex())
         with reading(self.traffic, path.receiver) as receiver:
-            sent = self.traffic.send(path.sender.namespace, *words, seconds=seconds, fds=[tap])
+            sent = self.traffic.send(path.sender.namespace, *words, seconds=seconds, fds=[tap, queue])
             got = receiver.end()
         return rate(sent.count, got.count, sent.ns)
 
@@ -180,10 +185,13 @@ class LiveFrames(Flow):
             path.switch.entered(),
             on_cpu(self.traffic.sender_cpu),
         ):
-            sent, begun = 0, time.monotonic_ns()
-            while (spent := time.monotonic_ns() - begun) < seconds * NS_PER_S:
+            sent, spent, end = 0, 0, time.monotonic() + seconds
+            while time.monotonic() < end:
+                begun = time.monotonic_ns()
                 nic.receive(data, LIVE_FRAMES)
+                spent += time.monotonic_ns() - begun
                 sent += LIVE_FRAMES
+                drain(path.receiver)
             got = receiver.end()
         return rate(sent, got.count, spent)
 
@@ -247,6 +255,16 @@ def reading(traffic: Traffic, station: Station) -> Iterator[Receiver]:
     assert station.tap is not None
     with traffic.receiving(station.namespace, "read", station.tap, fds=[station.tap]) as receiver:
         yield receiver
+
+
+def drain(station: Station) -> None:
+    """Wait until the queue of a station's tap has been read. Raises TimeoutError."""
+    queue, end = select.poll(), time.monotonic() + DRAIN_S
+    assert station.tap is not None
+    queue.register(station.tap, select.POLLIN)
+    while queue.poll(0):
+        if time.monotonic() > end:
+            raise TimeoutError("nobody reads the receiver's tap")
 
 
 @contextmanager

@@ -30,6 +30,7 @@ SENDER = ("02:00:00:00:00:01", "10.0.0.1")
 RECEIVER = ("02:00:00:00:00:02", "10.0.0.2")
 FLOOD_PORTS = {Route.FLOOD_8: 8, Route.FLOOD_64: 64}
 MTU = 1500
+LIVE_QUEUE = 8192  # frames; one system call makes 4,096
 NIC_VID = programs.VID + 2  # a VLAN on an uplink of its own is a segment of its own
 
 
@@ -220,11 +221,13 @@ class Builder:
         self._world.cleanup.callback(fabric.stop)
         sender.configure(mtu=MTU)
         switch.ip("link", "set", uplink, "up")
+        receiver = self.tap_station(RECEIVER, switch, ports[0])
+        switch.ip("link", "set", ports[0], "txqueuelen", str(LIVE_QUEUE))
         return Path(
             name=name,
             switch=switch,
             sender=sender,
-            receiver=self.tap_station(RECEIVER, switch, ports[0]),
+            receiver=receiver,
             ports=ports,
             uplink=uplink,
             vid=NIC_VID if tagged else None,

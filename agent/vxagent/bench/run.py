@@ -77,8 +77,8 @@ class Bench:
         self._effort = effort
         self._tell = tell
         self._cases = cases
-        self._slice_s = effort.slice_s((case.noisy, lab.count(case)) for case in cases)
-        self._total = sum((effort.rounds_of(case.noisy) + 1) * lab.count(case) for case in cases)
+        self._slice_s = effort.slice_s(lab.count(case) for case in cases)
+        self._total = sum((effort.rounds + 1) * lab.count(case) for case in cases)
         self._done = 0
         self._probed_before: set[tuple[str, str]] = set()
 
@@ -87,7 +87,7 @@ class Bench:
         return tuple(self._run(case) for case in self._cases)
 
     def _run(self, case: Case) -> Figures:
-        end = self._done + (self._effort.rounds_of(case.noisy) + 1) * self._lab.count(case)
+        end = self._done + (self._effort.rounds + 1) * self._lab.count(case)
         self._say(case, "building")
         try:
             return self._measure(case, self._lab.entrants(case))
@@ -100,7 +100,7 @@ class Bench:
         sending = flow(case, self._lab.traffic, self._lab.programs)
         paths, left_out = self._probed(case, entrants, sending)
         rounds: list[Round] = []
-        total = self._effort.rounds_of(case.noisy)
+        total = self._effort.rounds
         for number in range(total + 1):
             self._say(case, f"round {number} of {total}" if number else "warming up")
             found: dict[str, float] = {}
@@ -158,7 +158,7 @@ def bench(effort: Effort, tell: Tell, cases: Sequence[Case] = CASES, lab: Callab
         raise HostError(f"the lab cannot be built: {_line(exc)}") from exc
     return Outcome(
         machine=Machine.this(openvswitch=OpenVSwitch.version()),
-        rounds=min(effort.rounds_of(case.noisy) for case in cases),
+        rounds=effort.rounds,
         results=results,
     )
 

@@ -14,28 +14,23 @@ class Effort:
     """How thoroughly to measure.
 
     Attributes:
-        rounds, noisy_rounds: that count, of a case; one more is made and thrown away.
+        rounds: that count, of a case; one more is made and thrown away.
         slices_s: for all slices of all cases together; what is built and probed comes on top.
         slice_most_s: of one contender in one round.
     """
 
     rounds: int
-    noisy_rounds: int
     slices_s: float
     slice_most_s: float = SLICE_MOST_S
 
-    def rounds_of(self, noisy: bool) -> int:
-        """That count."""
-        return self.noisy_rounds if noisy else self.rounds
-
-    def slice_s(self, cases: Iterable[tuple[bool, int]]) -> float:
-        """How long a slice may be, given (noisy, contenders) of every case."""
-        slices = sum((self.rounds_of(noisy) + 1) * contenders for noisy, contenders in cases)
+    def slice_s(self, contenders: Iterable[int]) -> float:
+        """How long a slice may be, given how many take part in each case."""
+        slices = (self.rounds + 1) * sum(contenders)
         return min(self.slice_most_s, max(self.slices_s / slices - OVERHEAD_S, 0.01)) if slices else self.slice_most_s
 
 
-FULL = Effort(rounds=5, noisy_rounds=9, slices_s=240)
-QUICK = Effort(rounds=3, noisy_rounds=3, slices_s=32)
+FULL = Effort(rounds=9, slices_s=245)
+QUICK = Effort(rounds=3, slices_s=32)
 
 
 def order(names: Sequence[str], number: int) -> list[str]:

@@ -2,7 +2,8 @@
 /*
  * Senders and receivers of `vxagent bench`, each a process on one CPU.
  *
- *     traffic CPU write FD MS SPREAD FRAME      write a frame to a tap, to SPREAD destinations at random (0: as it is)
+ *     traffic CPU write FD FD MS SPREAD FRAME   write a frame to a tap, to SPREAD destinations at random (0: as it is),
+ *                                               whenever what comes out of the other tap has been read
  *     traffic CPU announce FD COUNT FRAME       write it once from each of COUNT sources
  *     traffic CPU packet FD MS FRAME            send it out of a packet socket
  *     traffic CPU read FD                       count the frames that come out of a tap
@@ -34,13 +35,17 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ring.h"
+
 #define VNET_HEADER 10 /* struct virtio_net_hdr */
 #define DESTINATION 0  /* offsets in the frame */
 #define SOURCE 6
 #define UDP_DESTINATION 36 /* behind Ethernet and IPv4 without options; TCP has it there too */
 #define DISCARD 9	   /* RFC 863: the port of all frames that count */
+#define LARGEST_WRITTEN 2048
 #define LARGEST (VNET_HEADER + 14 + 8 + 65535)
 #define BATCH 64	   /* frames between two looks at the clock; of one sendmmsg */
+#define BURST 512	   /* frames that a tap's queue (1,000) has room for */
 #define CHUNK (256 * 1024) /* bytes of TCP at once */
 #define STREAMS 64
 #define GRACE_MS \
@@ -108,23 +113,61 @@ static uint32_t next_random(uint32_t *state)
 	return *state;
 }
 
-static int write_frames(int fd, uint64_t ms, uint32_t spread, const char *hex)
+/* Waits until nothing is left in a tap's queue; false: the time is over. */
+static bool drained(int fd, uint64_t end)
 {
-	static unsigned char frame[LARGEST];
-	size_t length = read_hex(hex, frame);
-	uint32_t state = 2463534242U;
-	uint64_t begun = now_ns(), end = begun + ms * 1000000, sent = 0, now;
+	struct pollfd queue = { .fd = fd, .events = POLLIN };
 
+	while (poll(&queue, 1, 0) > 0)
+		if (now_ns() > end || stopped)
+			return false;
+	return true;
+}
+
+/* BATCH copies of a frame, each with a destination of its own if there is a spread, by one system call if the kernel has
+ * io_uring. */
+static unsigned int write_batch(struct ring *ring, int fd, unsigned char frames[][LARGEST_WRITTEN],
+				size_t length)
+{
+	unsigned int sent = 0;
+
+	for (int i = 0; i < BATCH; i++) {
+		if (ring->fd < 0)
+			sent += write(fd, frames[i], length) > 0;
+		else
+			ring_put(ring, fd, frames[i], length);
+	}
+	return ring->fd < 0 ? sent : ring_write(ring, BATCH);
+}
+
+/* In bursts that the queue has room for, so that nobody's frames are lost to a reader that is slower than the sender.
+ * The time is that of the bursts. */
+static int write_frames(int fd, int queue, uint64_t ms, uint32_t spread, const char *hex)
+{
+	static unsigned char frames[BATCH][LARGEST_WRITTEN];
+	struct ring ring = ring_open(BATCH);
+	uint32_t state = 2463534242U;
+	uint64_t end = now_ns() + ms * 1000000, sent = 0, spent = 0;
+	size_t length = strlen(hex) / 2;
+
+	if (length > LARGEST_WRITTEN) {
+		errno = EMSGSIZE;
+		fail("frame");
+	}
+	for (int i = 0; i < BATCH; i++)
+		read_hex(hex, frames[i]);
 	do {
-		for (int i = 0; i < BATCH; i++) {
-			if (spread)
-				number_mac(frame + VNET_HEADER + DESTINATION,
+		uint64_t begun = now_ns();
+
+		for (int written = 0; written < BURST; written += BATCH) {
+			for (int i = 0; spread && i < BATCH; i++)
+				number_mac(frames[i] + VNET_HEADER + DESTINATION,
 					   next_random(&state) % spread);
-			sent += write(fd, frame, length) > 0;
+			sent += write_batch(&ring, fd, frames, length);
 		}
-		now = now_ns();
-	} while (now < end && !stopped);
-	return finish(sent, now - begun);
+		spent += now_ns() - begun;
+	} while (drained(queue, end) && now_ns() < end && !stopped);
+	return finish(sent, spent);
 }
 
 static int announce(int fd, uint32_t count, const char *hex)
@@ -403,8 +446,9 @@ int main(int n, char **word)
 
 	if (n > 1)
 		settle(atoi(word[1]));
-	if (is(command, n, "write", 4))
-		return write_frames(atoi(word[3]), atoi(word[4]), atoi(word[5]), word[6]);
+	if (is(command, n, "write", 5))
+		return write_frames(atoi(word[3]), atoi(word[4]), atoi(word[5]), atoi(word[6]),
+				    word[7]);
 	if (is(command, n, "announce", 3))
 		return announce(atoi(word[3]), atoi(word[4]), word[5]);
 	if (is(command, n, "packet", 3))
