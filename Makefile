@@ -96,7 +96,7 @@ wheel: setup ## Build dist/vxagent-*.whl, bytecode included
 
 # -- Checks and tests --------------------------------------------------------------------------------------------------
 
-C_FILES := $(shell find bpf -maxdepth 1 -name '*.[ch]') $(wildcard agent/vxagent/bench/c/*.c)
+C_FILES := $(shell find bpf -maxdepth 1 -name '*.[ch]') $(wildcard agent/vxagent/bench/c/*.[ch])
 
 CHECKS := check-format check-lint check-c check-types check-imports check-unit
 
