@@ -15,6 +15,7 @@ from vxagent.datapath.base import FdbEntry
 from vxagent.datapath.bpf_map import Map, MapType
 from vxagent.datapath.counters import Counters
 from vxagent.datapath.fdb_map import FdbMap
+from vxagent.datapath.table_reader import TableReader
 
 SECOND = 1_000_000_000
 AGEING = 60 * SECOND  # a machine that has just started has no entry that is much older
@@ -142,7 +143,7 @@ def test_one_segment_is_told_alone(kernel: Kernel) -> None:
 def test_rows_are_what_the_agent_wrote(kernel: Kernel) -> None:
     kernel.learn(1, 1)
     kernel.fdb.put(fdb_key(1, 2), STATIC)
-    assert dict(kernel.fdb.rows()) == {(Table.FDB, fdb_key(1, 2)): STATIC}
+    assert TableReader(kernel.maps).read(Table.FDB).rows() == {(Table.FDB, fdb_key(1, 2)): STATIC}
 
 
 def test_a_hundred_thousand_entries_are_each_told_once(kernel: Kernel) -> None:

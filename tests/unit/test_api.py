@@ -70,6 +70,7 @@ def test_status_has_the_keys_that_others_rely_on(api: httpx.Client) -> None:
     status = api.get("/v1/status").json()
     assert list(status) == [
         "version", "host", "ready", "pid", "uptime_s", "ports", "segments", "fdb_entries", "cluster",
+        "drift", "repairs", "foreign",
     ]  # fmt: skip
     assert (status["host"], status["ready"], status["cluster"]) == ("hv1", True, "off")
 

@@ -30,8 +30,8 @@ def test_an_empty_config_is_the_machine_s_name_and_defaults() -> None:
 
 
 def test_every_setting_is_taken() -> None:
-    text = 'host = "hv1"\nmetrics_listen = "[::1]:9478"\nageing_s = 0\nfdb_entries = 1000000\n'
-    expected = Config(host="hv1", metrics_listen=("::1", 9478), ageing_s=0, fdb_entries=1_000_000)
+    text = 'host = "hv1"\nmetrics_listen = "[::1]:9478"\nageing_s = 0\nfdb_entries = 1000000\naudit_s = 9\n'
+    expected = Config(host="hv1", metrics_listen=("::1", 9478), ageing_s=0, fdb_entries=1_000_000, audit_s=9)
     assert parse_config(text, "f") == expected
 
 
@@ -45,6 +45,7 @@ def test_every_setting_is_taken() -> None:
         ("ageing_s = -1", "f:1: ageing_s -1: must be 0 to 1000000"),
         ("ageing_s = 1.5", "f:1: ageing_s: must be a whole number, not a number with a point"),
         ("fdb_entries = 0", "f:1: fdb_entries 0: must be 1 to 16777216"),
+        ("audit_s = 0", "f:1: audit_s 0: must be 1 to 3600"),
         ("metrics_listen = '9478'", "f:1: metrics_listen '9478': must be ADDRESS:PORT"),
         ("metrics_listen = ':9478'", "f:1: metrics_listen ':9478': must be ADDRESS:PORT"),
         ("metrics_listen = '::1:9478'", "f:1: metrics_listen '::1:9478': must be ADDRESS:PORT"),

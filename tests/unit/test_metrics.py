@@ -125,7 +125,7 @@ def test_every_name_is_ours_and_counters_say_so(text: str) -> None:
 
 
 def test_labels_are_bounded_by_ports_and_reasons(samples: Samples) -> None:
-    known = {"port", "segment", "tenant", "reason", "verdict", "map", "version"}
+    known = {"port", "segment", "tenant", "reason", "verdict", "map", "version", "object", "hook"}
     assert {label for (name, at), _ in samples.items() for label, _ in at} <= known
 
 

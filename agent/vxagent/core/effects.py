@@ -184,6 +184,15 @@ class ClearCounters:
     counters: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mend:
+    """Put right one thing that the data path found to be lost of its own, by the name that it gave it: a pin, the file
+    system of the pins, an entry of the table of tail calls. Has no inverse: what was there before was wrong."""
+
+    thing: str
+    name: str
+
+
 Effect = (
     Save
     | PutRow
@@ -198,6 +207,7 @@ Effect = (
     | PutLease
     | EndLeases
     | ClearCounters
+    | Mend
 )
 
 

@@ -33,11 +33,9 @@ from vxagent.core.hooks import choose
 from vxagent.core.neighbours import Neighbours, claims_of
 from vxagent.core.saved import to_document
 from vxagent.core.state import Attachment, Before, Owner, State, internal_mac, internal_peer
-from vxagent.core.tables import PortFlag, PortRow, Row, RowKey, Rows, Table
+from vxagent.core.tables import RANK, PortFlag, PortRow, Row, RowKey, Rows, Table
 from vxagent.model.device import Device
 from vxagent.model.port import Mode, Port
-
-_RANK = {table: rank for rank, table in enumerate(Table)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +84,19 @@ class _Planner:
         self.detached_xdp: list[Effect] = []
         self.restored: list[Effect] = []
         self.removed: list[Effect] = []
+        self.left: dict[int, tuple[Before, bool]] = {}  # ifindex → how the device was set before; it was an uplink's
 
     def plan(self) -> Plan:
         for kind, name in list(self.touched):
             if kind == "port":
                 self._number_port(name)
                 self._touch_claims(name)
-        for kind, name in list(self.touched):
-            if kind == "port":
-                self._place(name)
+        ports = [name for kind, name in self.touched if kind == "port"]
+        for name in ports:
+            self._leave(name)
+        for name in ports:
+            self._place(name)
+        self._restore()
         rows, consequences = ([], []) if self.letting_go else self._rows()
         self._release_numbers()
         effects = (
@@ -163,17 +165,26 @@ class _Planner:
 
     # Devices
 
-    def _place(self, name: str) -> None:
-        """Bring a port's program to where it should run."""
-        handle = self.state.numbers.number("port", name)
+    def _target(self, name: str) -> Device | None:
+        """The device on which a port's program should run."""
         stays = self._exists(name) and not self.letting_go
-        device = device_of(self.state, name) if stays else None
+        return device_of(self.state, name) if stays else None
+
+    def _leave(self, name: str) -> None:
+        """Let go of a device on which a port's program should not run."""
+        handle = self.state.numbers.number("port", name)
+        device = self._target(name)
         at = self.state.attached.get(handle)
-        target = (device.ifindex, device.ifname) if device is not None else None
-        if at is not None and at != target:
+        if at is not None and (device is None or at != (device.ifindex, device.ifname)):
             self._set_xdp(self.detached_xdp, handle, at, Xdp.NONE)
             self._let_go(name, handle, at)
-        if device is not None and at != target:
+
+    def _place(self, name: str) -> None:
+        """Bring a port's program to where it should run. All that had to leave a device have done so."""
+        handle = self.state.numbers.number("port", name)
+        device = self._target(name)
+        target = (device.ifindex, device.ifname) if device is not None else None
+        if device is not None and self.state.attached.get(handle) != target:
             self._take(name, handle, device)
         if target is not None:
             self._bring_tags(name, self.state.devices[target[1]])
@@ -183,10 +194,12 @@ class _Planner:
             self._internal(name, device)
 
     def _take(self, name: str, handle: int, device: Device) -> None:
-        known = self.state.before.get(device.ifname)
+        known, as_uplink = self.left.get(device.ifindex, (self.state.before.get(device.ifname), False))
+        if as_uplink == (name in self.state.uplinks):  # else what the other kind sets is put back all the same
+            self.left.pop(device.ifindex, None)
         if known is None or known.ifindex != device.ifindex:
             known = Before(ifindex=device.ifindex, arp=device.arp, ipv6=device.ipv6, promisc=device.promisc)
-            self.state.before[device.ifname] = known
+        self.state.before[device.ifname] = known
         attach = Attach(handle=handle, ifindex=device.ifindex, ifname=device.ifname)
         if name in self.state.uplinks:
             self.attached += [attach, self._set(device, up=True, promisc=True)]
@@ -222,12 +235,21 @@ class _Planner:
         if device is not None and not uplink:
             self.detached.append(self._set(device, up=False))
         self.detached.append(Detach(handle=handle, ifindex=ifindex, ifname=ifname))
-        if device is not None and before is not None:
+        if before is not None:
+            self.left[ifindex] = (before, uplink)
+        del self.state.attached[handle]
+
+    def _restore(self) -> None:
+        """Put back what was set on devices that no other port has taken meanwhile, under another name perhaps."""
+        by_index = {device.ifindex: device for device in self.state.devices.values()}
+        for ifindex, (before, uplink) in self.left.items():
+            device = by_index.get(ifindex)
+            if device is None:
+                continue
             back = {"promisc": before.promisc} if uplink else {"arp": before.arp, "ipv6": before.ipv6}
             if uplink and before.rxvlan and not device.rxvlan:
                 back["rxvlan"] = True
             self.restored.append(self._set(device, **back))
-        del self.state.attached[handle]
 
     def _set(self, device: Device, **wanted: Any) -> SetDevice:
         """Set these flags; the undo is how netlink showed them. Netlink will show what is set here: it is known now."""
@@ -307,12 +329,12 @@ def _pair(state: State, port: Port) -> InternalPair:
 
 def _first_first(item: tuple[RowKey, Row]) -> tuple[int, int]:
     (table, key), _ = item
-    return _RANK[table], key
+    return RANK[table], key
 
 
 def _last_first(item: tuple[RowKey, Row]) -> tuple[int, int]:
     (table, key), _ = item
-    return -_RANK[table], key
+    return -RANK[table], key
 
 
 def _places(rows: Rows) -> dict[tuple[int, int], int]:

@@ -36,6 +36,9 @@ class Table(StrEnum):
     SLOTS = "slots"
 
 
+RANK = {table: rank for rank, table in enumerate(Table)}
+
+
 class PortFlag(IntFlag):
     """vx_port.flags."""
 
@@ -54,7 +57,20 @@ class PortFlag(IntFlag):
     SNOOPED = 4096
 
 
-class PortMode(IntEnum):
+class _Open(IntEnum):
+    """Also holds numbers that have no name: a row that somebody wrote by hand can be read, and differs."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> _Open | None:
+        if not isinstance(value, int):
+            return None
+        unnamed = int.__new__(cls, value)
+        unnamed._name_ = f"UNKNOWN_{value}"
+        unnamed._value_ = value
+        return unnamed
+
+
+class PortMode(_Open):
     """vx_port.state."""
 
     DOWN = 0
@@ -73,7 +89,7 @@ class SegmentFlag(IntFlag):
     GROUPS = 8
 
 
-class Origin(IntEnum):
+class Origin(_Open):
     """vx_fdb_entry.origin."""
 
     STATIC = 0
@@ -81,7 +97,7 @@ class Origin(IntEnum):
     CLUSTER = 2
 
 
-class NeighbourOrigin(IntEnum):
+class NeighbourOrigin(_Open):
     """vx_neighbour.origin."""
 
     LISTED = 0

@@ -6,7 +6,8 @@ clsact, which keeps a program without any pin; there the devices map says which 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,10 @@ from vxagent.datapath.abi import DEVICE
 from vxagent.datapath.bpf_link import tcx_programs
 from vxagent.datapath.bpf_map import Map
 from vxagent.datapath.bpf_prog import AttachType, Program
+from vxagent.datapath.ledger import Ledger
 from vxagent.datapath.pinned_links import PinnedLinks
+
+_LOOKS = 64  # devices whose filters are asked for at a time
 
 
 class Clsact(Protocol):
@@ -46,6 +50,13 @@ class Attachments(Protocol):
     def attached(self) -> dict[int, int]:
         """Port handle → ifindex, 0 where the device is gone."""
 
+    def runs(self, wanted: Mapping[int, int], program: Program) -> dict[int, bool]:
+        """Port handle → whether this program runs on that device (`wanted`: handle → ifindex). What is costly to look
+        at is left out, in turn."""
+
+    def close(self) -> None:
+        """Let go of descriptors."""
+
     def foreign(self, ifindexes: Iterable[int]) -> dict[int, list[int]]:
         """Ifindex → numbers of the tcx programs there that are not ours, of those devices that have any."""
 
@@ -56,8 +67,10 @@ class Attachments(Protocol):
 class TcxAttachments:
     """Pinned tcx links."""
 
-    def __init__(self, directory: Path) -> None:
-        self._links = PinnedLinks(directory, AttachType.TCX_INGRESS)
+    def __init__(self, directory: Path, ledger: Ledger | None = None) -> None:
+        self._links = PinnedLinks(directory, AttachType.TCX_INGRESS, ledger)
+        if ledger is not None:
+            self._links.hold()
 
     def attach(self, effect: Attach, program: Program) -> None:
         self._links.run(effect.handle, effect.ifindex, effect.ifname, program)
@@ -70,6 +83,12 @@ class TcxAttachments:
 
     def attached(self) -> dict[int, int]:
         return self._links.ifindexes()
+
+    def runs(self, wanted: Mapping[int, int], program: Program) -> dict[int, bool]:
+        return self._links.runs(wanted, program.id)
+
+    def close(self) -> None:
+        self._links.close()
 
     def foreign(self, ifindexes: Iterable[int]) -> dict[int, list[int]]:
         ours = self._links.program_ids()
@@ -86,6 +105,7 @@ class ClsactAttachments:
     def __init__(self, clsact: Clsact, devices: Map) -> None:
         self._clsact = clsact
         self._devices = devices
+        self._looked_at = 0  # the port handle
 
     def attach(self, effect: Attach, program: Program) -> None:
         self._clsact.attach_clsact(effect.ifindex, program.fd)
@@ -105,6 +125,16 @@ class ClsactAttachments:
                 if self._clsact.clsact_attached(device["ifindex"]):
                     found[device["port"]] = device["ifindex"]
         return found
+
+    def runs(self, wanted: Mapping[int, int], program: Program) -> dict[int, bool]:
+        """To ask for the filters of a device takes much longer than to look at a link."""
+        further = sorted(wanted, key=lambda handle: (handle <= self._looked_at, handle))
+        found = {handle: self._clsact.clsact_attached(wanted[handle]) for handle in islice(further, _LOOKS)}
+        self._looked_at = next(reversed(found), 0)
+        return found
+
+    def close(self) -> None:
+        pass
 
     def foreign(self, ifindexes: Iterable[int]) -> dict[int, list[int]]:
         return {}  # filters at clsact are told of by netlink

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
+from vxagent.core.audit import Fault, XdpAt
 from vxagent.core.effects import (
     Attach,
     ClearCounters,
@@ -14,12 +15,13 @@ from vxagent.core.effects import (
     Detach,
     EndLeases,
     FlushFdb,
+    Mend,
     PutLease,
     PutRow,
     SetXdp,
     Xdp,
 )
-from vxagent.core.tables import Origin, Rows
+from vxagent.core.tables import Origin, Rows, Table
 from vxagent.datapath.abi import DropKind
 
 
@@ -133,6 +135,17 @@ class Event:
     mac: int
 
 
+class TableContents(Protocol):
+    """What the kernel holds of one table, of the agent's rows."""
+
+    @property
+    def digest(self) -> bytes:
+        """The same for the same contents."""
+
+    def rows(self) -> Rows:
+        """As values."""
+
+
 class Datapath(Protocol):
     """The kernel's side. All methods may block; they are called off the event loop.
 
@@ -185,6 +198,22 @@ class Datapath(Protocol):
 
     def rows(self) -> Rows:
         """The rows that the kernel holds (of `fdb` and `neighbours` those of the agent's)."""
+
+    def contents(self, table: Table) -> TableContents:
+        """One table's rows of the agent's."""
+
+    def runs(self, wanted: Mapping[int, int]) -> dict[int, bool]:
+        """Port handle → whether the tc program in use runs on that device (`wanted`: handle → ifindex). Of what is
+        costly to look at a part is left out, another each time."""
+
+    def xdp_at(self, wanted: Mapping[int, int]) -> dict[int, XdpAt]:
+        """Port handle → what XDP does at that device now; SENDS is that of the program in use."""
+
+    def faults(self) -> list[Fault]:
+        """What of its own it has lost: pins, their file system, the table of tail calls."""
+
+    def mend(self, effect: Mend) -> None:
+        """Put right one of these; nothing that forwards is touched."""
 
     def attached(self) -> dict[int, int]:
         """Port handle → ifindex of every program that runs; ifindex 0: its device is gone."""

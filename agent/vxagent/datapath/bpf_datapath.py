@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from vxagent.core.audit import Fault, Thing, XdpAt
 from vxagent.core.effects import (
     Attach,
     ClearCounters,
@@ -20,12 +21,13 @@ from vxagent.core.effects import (
     Detach,
     EndLeases,
     FlushFdb,
+    Mend,
     PutLease,
     PutRow,
     SetXdp,
     Xdp,
 )
-from vxagent.core.tables import MembershipRow, Row, RowKey, Rows, SegmentFlag, SegmentRow, Table
+from vxagent.core.tables import MembershipRow, Rows, SegmentFlag, SegmentRow, Table
 from vxagent.datapath import abi, bpf, bpf_link, bpffs, codec, maps, programs, source
 from vxagent.datapath.attachments import Attachments, Clsact, ClsactAttachments, TcxAttachments
 from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Lease, Multicast, Traffic
@@ -37,15 +39,15 @@ from vxagent.datapath.epoch import Epoch
 from vxagent.datapath.fdb_map import FdbMap
 from vxagent.datapath.groups import GroupMaps
 from vxagent.datapath.lease_map import LeaseMap
+from vxagent.datapath.ledger import Ledger
 from vxagent.datapath.pins import Pins
 from vxagent.datapath.programs import Generation
 from vxagent.datapath.ring import RingReader
+from vxagent.datapath.table_reader import TableBytes, TableReader
 from vxagent.datapath.xdp import XdpDevices, links_below
 from vxagent.errors import HostError
 
 log = logging.getLogger(__name__)
-
-_READ_WHOLE = tuple(table for table in Table if table is not Table.FDB)  # the FDB holds learned entries too
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,9 +63,14 @@ class _Objects:
     groups: GroupMaps
     counters: Counters
     ring: RingReader
+    tables: TableReader
+    ledger: Ledger
     generation: Generation | None = None
 
     def close(self) -> None:
+        self.ledger.clear()
+        self.attachments.close()
+        self.xdp.close()
         self.ring.close()
         if self.generation is not None:
             self.generation.close()
@@ -239,11 +246,45 @@ class BpfDatapath:
 
     def rows(self) -> Rows:
         """The rows that the kernel holds (of `fdb` and `neighbours` those of the agent's)."""
-        found: Rows = {}
-        for table in _READ_WHOLE:
-            found.update(self._rows_of(table))
-        found.update(self._now.fdb.rows())
+        return self._now.tables.rows()
+
+    def contents(self, table: Table) -> TableBytes:
+        """One table's rows of the agent's, as bytes that can be compared."""
+        return self._now.tables.read(table)
+
+    def runs(self, wanted: Mapping[int, int]) -> dict[int, bool]:
+        """Port handle → whether the tc program in use runs on that device; what is costly to look at is left out."""
+        generation = self._now.generation
+        return self._now.attachments.runs(wanted, generation.programs[programs.TC.name]) if generation else {}
+
+    def xdp_at(self, wanted: Mapping[int, int]) -> dict[int, XdpAt]:
+        """Port handle → what XDP does at that device now."""
+        generation = self._now.generation
+        return self._now.xdp.at(wanted, generation.programs[programs.XDP.name]) if generation else {}
+
+    def faults(self) -> list[Fault]:
+        """What of its own it has lost."""
+        lost = self._now.ledger.lost()
+        found = [Fault(thing=Thing.PIN, name=str(pin.relative_to(self._pins.root))) for pin in lost]
+        if lost and not bpffs.is_there(self._mount):
+            found.insert(0, Fault(thing=Thing.BPFFS, name=str(self._mount)))
+        if self._now.generation is not None:
+            wrong = self._now.generation.wrong_tail_calls()
+            found += [Fault(thing=Thing.TAIL_CALL, name=name) for name in wrong]
         return found
+
+    def mend(self, effect: Mend) -> None:
+        """Put right one of these."""
+        match effect.thing:
+            case Thing.BPFFS:
+                bpffs.ensure(self._mount)
+            case Thing.PIN:
+                if not self._mount.is_mount():  # no directories of ours below it
+                    raise HostError(f"no bpffs at {self._mount}", f"have root do: mount -t bpf bpf {self._mount}")
+                self._pins.make()
+                self._now.ledger.mend(self._pins.root / effect.name)
+            case Thing.TAIL_CALL if self._now.generation is not None:
+                self._now.generation.mend_tail_call(effect.name)
 
     def attached(self) -> dict[int, int]:
         """Port handle → ifindex of every program that runs; ifindex 0: its device is gone."""
@@ -309,28 +350,32 @@ class BpfDatapath:
 
     def _open_objects(self, *, adopt: bool) -> _Objects:
         opened: dict[str, Map] = {}
+        ledger = Ledger()
         try:
             for name, spec in maps.declare(self._sizes).items():
                 opened[name] = Map.open_or_create(self._pins.map(name), spec, adopt=adopt)
+                ledger.note(self._pins.map(name), opened[name])
             return _Objects(
                 maps=opened,
-                attachments=self._attachments(opened[Table.DEVICES]),
-                xdp=XdpDevices(self._pins.xdp, opened["xdp_devices"]),
+                attachments=self._attachments(opened[Table.DEVICES], ledger),
+                xdp=XdpDevices(self._pins.xdp, opened["xdp_devices"], ledger),
                 epoch=Epoch(opened["epochs"]),
                 fdb=FdbMap(opened["fdb"], opened["moves"], opened["learning"], opened["forgotten"]),
                 leases=LeaseMap(opened),
                 groups=GroupMaps(opened),
                 counters=Counters(opened),
                 ring=RingReader(opened["events"]),
+                tables=TableReader(opened),
+                ledger=ledger,
             )
         except BaseException:
             for some in opened.values():
                 some.close()
             raise
 
-    def _attachments(self, devices: Map) -> Attachments:
+    def _attachments(self, devices: Map, ledger: Ledger) -> Attachments:
         if self._has_tcx():
-            return TcxAttachments(self._pins.links)
+            return TcxAttachments(self._pins.links, ledger)
         if self._clsact is None:
             raise HostError("this kernel has no tcx", "use kernel 6.6 or newer")
         return ClsactAttachments(self._clsact, devices)
@@ -358,6 +403,7 @@ class BpfDatapath:
         except BaseException:
             generation.close()
             raise
+        self._now.ledger.note(self._pins.generation(number), generation.progs)
         return generation
 
     def _program(self, spec: ProgSpec) -> Program:
@@ -378,6 +424,7 @@ class BpfDatapath:
         now.attachments.swap(fresh.programs[programs.TC.name])
         now.xdp.swap(fresh.programs[programs.XDP.name])
         for number in older:
+            now.ledger.forget(self._pins.generation(number))
             self._pins.remove_generation(number)
 
     def _write(self, table: Table, key: int, value: bytes) -> None:
@@ -401,18 +448,6 @@ class BpfDatapath:
                 before = old.flags if isinstance(old, SegmentRow) else SegmentFlag(0)
                 if SegmentFlag.GROUPS & segment.flags & ~before:
                     self._now.groups.begin_segment(effect.key)
-
-    def _rows_of(self, table: Table) -> Iterator[tuple[RowKey, Row]]:
-        opened = self._now.maps[table]
-        key_size, absent = opened.spec.key_size, codec.empty(table) if opened.spec.type is MapType.ARRAY else None
-        for batch in opened.batches():
-            for at in range(batch.count):
-                value = bytes(batch.value(at))
-                if table is Table.NEIGHBOURS and codec.is_leased(value):
-                    continue
-                if value != absent or table is Table.SETTINGS:
-                    key = codec.decode_key(table, batch.keys[at * key_size : (at + 1) * key_size])
-                    yield (table, key), codec.decode(table, value)
 
 
 def _event(record: bytes) -> Event:

@@ -65,12 +65,17 @@ class Link(bpf.Fd):
     @property
     def ifindex(self) -> int:
         """The device's; 0 once it is gone or the link was detached."""
-        return int(_LINK_INFO.unpack(bpf.info(self.fd, _LINK_INFO.size, "a link"))[2])
+        return self.where()[0]
 
     @property
     def program_id(self) -> int:
         """The kernel's number of the program that runs."""
-        return int(_LINK_INFO.unpack(bpf.info(self.fd, _LINK_INFO.size, "a link"))[1])
+        return self.where()[1]
+
+    def where(self) -> tuple[int, int]:
+        """(ifindex, the kernel's number of the program that runs)."""
+        _, program, ifindex = _LINK_INFO.unpack(bpf.info(self.fd, _LINK_INFO.size, "a link"))
+        return ifindex, program
 
     def update(self, program: Program) -> bool:
         """Swap the program without losing a frame.

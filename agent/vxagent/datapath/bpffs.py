@@ -56,6 +56,11 @@ def ensure(path: Path) -> None:
         log.warning("the bpffs at %s is mounted in a private mount namespace: forwarding ends with it", path)
 
 
+def is_there(path: Path) -> bool:
+    """A bpffs is mounted at `path`."""
+    return _source(path) is not None
+
+
 def remove(path: Path) -> None:
     """Unmount the bpffs at `path` if vxagent mounted it, and remove the directory.
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
+from vxagent.core.audit import Fault, Thing, XdpAt
 from vxagent.core.effects import (
     Attach,
     ClearCounters,
@@ -18,6 +19,7 @@ from vxagent.core.effects import (
     Detach,
     EndLeases,
     FlushFdb,
+    Mend,
     PutLease,
     PutRow,
     SetXdp,
@@ -95,6 +97,22 @@ class _Learned:
     seen_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class FakeContents:
+    """Implements `datapath.base.TableContents`."""
+
+    found: Rows
+
+    @property
+    def digest(self) -> bytes:
+        """See TableContents."""
+        return repr(sorted(self.found.items(), key=lambda item: item[0])).encode()
+
+    def rows(self) -> Rows:
+        """See TableContents."""
+        return dict(self.found)
+
+
 class FakeDatapath:
     """Implements `datapath.base.Datapath` in memory.
 
@@ -103,7 +121,12 @@ class FakeDatapath:
         fail_at: raise HostError at the n-th row or attach effect from now (0: never).
         missing: ifindexes that cannot be attached to.
         refused: what `xdp_refused` answers.
+        refuses: handles of ports whose devices take no XDP program from now on.
         others: ifindex → programs of others there.
+        detached: handles of ports whose tc program somebody took off.
+        xdp_detached: the same at XDP.
+        misled: port handle → ifindex to which somebody made frames for it go at XDP.
+        lost: what `faults` answers, until it is mended.
         known: what IGMP and MLD are to have told; frames of the fake do not follow it.
     """
 
@@ -118,10 +141,15 @@ class FakeDatapath:
         self.programs: dict[int, int] = {}
         self.xdp_roles: dict[int, Xdp] = {}
         self.refused: dict[int, str] = {}
+        self.refuses: set[int] = set()
         self.others: dict[int, list[int]] = {}
         self.drop_counts: dict[tuple[int, int, int], int] = {}
         self.given: dict[int, Lease] = {}
         self.queue: list[Event] = []
+        self.detached: set[int] = set()
+        self.xdp_detached: set[int] = set()
+        self.misled: dict[int, int] = {}
+        self.lost: list[Fault] = []
         self.known = Multicast(groups=[], routers=set(), refused={}, queriers={})
 
     # The agent's side
@@ -167,6 +195,7 @@ class FakeDatapath:
         if effect.ifindex in self.missing:
             raise HostError(f"device {effect.ifname} is gone")
         self.programs[effect.handle] = effect.ifindex
+        self.detached.discard(effect.handle)
 
     def detach(self, effect: Detach) -> None:
         """See Datapath."""
@@ -176,6 +205,10 @@ class FakeDatapath:
     def set_xdp(self, effect: SetXdp) -> None:
         """See Datapath."""
         self._may_fail()
+        self.xdp_detached.discard(effect.handle)
+        if effect.handle in self.refuses and Xdp.SENDS in effect.xdp:
+            self.refused[effect.handle] = "somebody else's XDP program runs there"
+        self.misled.pop(effect.handle, None)
         if effect.xdp:
             self.xdp_roles[effect.handle] = effect.xdp
         else:
@@ -221,6 +254,33 @@ class FakeDatapath:
     def rows(self) -> Rows:
         """See Datapath."""
         return dict(self.table)
+
+    def contents(self, table: Table) -> FakeContents:
+        """See Datapath."""
+        return FakeContents({rowkey: row for rowkey, row in self.table.items() if rowkey[0] is table})
+
+    def runs(self, wanted: Mapping[int, int]) -> dict[int, bool]:
+        """See Datapath."""
+        return {h: self.programs.get(h) == ifindex and h not in self.detached for h, ifindex in wanted.items()}
+
+    def xdp_at(self, wanted: Mapping[int, int]) -> dict[int, XdpAt]:
+        """See Datapath."""
+        return {handle: self._xdp_at(handle, ifindex) for handle, ifindex in wanted.items()}
+
+    def _xdp_at(self, handle: int, ifindex: int) -> XdpAt:
+        role = self.xdp_roles.get(handle, Xdp.NONE)
+        sends = Xdp.SENDS in role and handle not in self.xdp_detached and handle not in self.refused
+        receives = ifindex if Xdp.RECEIVES in role else 0
+        return XdpAt(sends=sends, receives=self.misled.get(handle, receives))
+
+    def faults(self) -> list[Fault]:
+        """See Datapath."""
+        return list(self.lost)
+
+    def mend(self, effect: Mend) -> None:
+        """See Datapath."""
+        self._may_fail()
+        self.lost.remove(Fault(thing=Thing(effect.thing), name=effect.name))
 
     def attached(self) -> dict[int, int]:
         """See Datapath."""

@@ -16,13 +16,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from vxagent.core.tables import FdbFlag, FdbRow, Origin, Row, RowKey, Table, split_fdb_key
+from vxagent.core.tables import Origin, Row, Table, split_fdb_key
 from vxagent.datapath import abi, codec
 from vxagent.datapath.base import FdbEntry
 from vxagent.datapath.bpf_map import Map, Update
 
 _U64 = 1 << 64
-_ORIGINS = {int(origin): origin for origin in Origin}
 _ENTRY = abi.FDB_ENTRY.struct
 _NS = 1_000_000_000
 
@@ -66,17 +65,10 @@ class FdbMap:
                 mac=mac,
                 port=port,
                 vtep=vtep,
-                origin=_ORIGINS[origin],
+                origin=Origin(origin),
                 age_s=max(0, now - seen_ns) / _NS if learned else None,
                 held_s=held[key] / _NS if learned and key in held else None,
             )
-
-    def rows(self) -> Iterator[tuple[RowKey, Row]]:
-        """The static and cluster entries."""
-        for key, (port, vtep, segment, origin, flags, _) in self._raw():
-            if origin != Origin.LEARNED:
-                row = FdbRow(port=port, vtep=vtep, segment=segment, origin=_ORIGINS[origin], flags=FdbFlag(flags))
-                yield (Table.FDB, key), row
 
     def put(self, key: int, row: Row) -> None:
         """Write a static or cluster entry; a learned one in its place is forgotten.

@@ -52,6 +52,20 @@ class Generation:
             raise
         return generation
 
+    def wrong_tail_calls(self) -> list[str]:
+        """The programs that the table of tail calls should lead to and does not."""
+        return [
+            spec.name
+            for slot, spec in _TAIL_CALLED.items()
+            if self.progs.lookup(struct.pack("=I", slot)) != struct.pack("=I", self.programs[spec.name].id)
+        ]
+
+    def mend_tail_call(self, name: str) -> None:
+        """Have it lead there. Raises BpfError."""
+        for slot, spec in _TAIL_CALLED.items():
+            if spec.name == name:
+                self.progs.update(struct.pack("=I", slot), struct.pack("=I", self.programs[name].fd))
+
     def close(self) -> None:
         """Let go of the descriptors."""
         for program in self.programs.values():

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from vxagent.core.audit import XdpAt
 from vxagent.core.effects import SetXdp, Xdp
 from vxagent.datapath.bpf import BpfError
 from vxagent.datapath.bpf_map import Map
 from vxagent.datapath.bpf_prog import AttachType, Program
 from vxagent.datapath.codec import U32
+from vxagent.datapath.ledger import Ledger
 from vxagent.datapath.pinned_links import PinnedLinks
 
 log = logging.getLogger(__name__)
@@ -29,9 +31,12 @@ _REFUSALS = {
 }
 
 
-def links_below(directory: Path) -> PinnedLinks:
-    """The XDP links of a switch, by the directory of their pins."""
-    return PinnedLinks(directory, AttachType.XDP)
+def links_below(directory: Path, ledger: Ledger | None = None) -> PinnedLinks:
+    """The XDP links of a switch, by the directory of their pins; with a ledger, held open."""
+    links = PinnedLinks(directory, AttachType.XDP, ledger)
+    if ledger is not None:
+        links.hold()
+    return links
 
 
 class XdpDevices:
@@ -40,13 +45,14 @@ class XdpDevices:
     Args:
         directory: of the pins.
         devices: the map `xdp_devices`, by port handle.
+        ledger: of the pins.
 
     Attributes:
         refused: port handle → why its device did not take the program.
     """
 
-    def __init__(self, directory: Path, devices: Map) -> None:
-        self._links = links_below(directory)
+    def __init__(self, directory: Path, devices: Map, ledger: Ledger) -> None:
+        self._links = links_below(directory, ledger)
         self._devices = devices
         self.refused: dict[int, str] = {}
 
@@ -71,6 +77,19 @@ class XdpDevices:
             if self._devices.lookup(U32.pack(handle)) is not None:
                 found[handle] = found.get(handle, Xdp.NONE) | Xdp.RECEIVES
         return found
+
+    def at(self, wanted: Mapping[int, int], program: Program) -> dict[int, XdpAt]:
+        """Port handle → what XDP does at that device now (`wanted`: handle → ifindex)."""
+        sends = self._links.runs(wanted, program.id)
+        found = {}
+        for handle in wanted:
+            to = self._devices.lookup(U32.pack(handle))
+            found[handle] = XdpAt(sends=sends[handle], receives=U32.unpack(to)[0] if to is not None else 0)
+        return found
+
+    def close(self) -> None:
+        """Let go of descriptors."""
+        self._links.close()
 
     def swap(self, program: Program) -> None:
         """Run this program wherever one runs, without losing a frame."""

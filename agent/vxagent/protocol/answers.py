@@ -47,7 +47,13 @@ class Applied(Answer):
 
 
 class StatusView(Answer):
-    """How the agent is."""
+    """How the agent is.
+
+    Attributes:
+        drift: kind of thing → how often one of it was not as it should be; kinds of which none was are left out.
+        repairs: the same, of those that were put right.
+        foreign: hook → programs of others there on the switch's devices.
+    """
 
     version: str
     host: str
@@ -58,6 +64,9 @@ class StatusView(Answer):
     segments: int
     fdb_entries: int
     cluster: str
+    drift: dict[str, int]
+    repairs: dict[str, int]
+    foreign: dict[str, int]
 
 
 class FindingView(Answer):

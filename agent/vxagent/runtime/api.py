@@ -102,6 +102,9 @@ async def show_status(agent: Agent) -> StatusView:
         segments=len(state.segments),
         fdb_entries=await agent.read(agent.datapath.fdb_count),
         cluster="off",
+        drift={str(kind): count for kind, count in agent.auditor.found.items() if count},
+        repairs={str(kind): count for kind, count in agent.auditor.repaired.items() if count},
+        foreign={hook: count for hook, count in agent.auditor.strangers.by_hook().items() if count},
     )
 
 

@@ -17,6 +17,7 @@ from vxagent.runtime.toml_text import TomlText
 
 DEFAULT_PATH = Path("/etc/vxagent/vxagent.toml")
 PORT_MAX = 65535
+DEFAULT_AUDIT_S, AUDIT_MAX_S = 5, 3600
 FDB_ENTRIES_MAX = 1 << 24  # over a gigabyte of the kernel's memory, taken at once
 
 
@@ -29,12 +30,14 @@ class Config:
         metrics_listen: address and TCP port to serve metrics at, or None.
         ageing_s: learned FDB entries not seen for longer are absent; 0: they never age.
         fdb_entries: how many the FDB has room for.
+        audit_s: seconds between two looks for drift.
     """
 
     host: str
     metrics_listen: tuple[str, int] | None = None
     ageing_s: int = DEFAULT_AGEING_S
     fdb_entries: int = DEFAULT_SIZES.fdb
+    audit_s: int = DEFAULT_AUDIT_S
 
 
 class _File(Request):
@@ -42,6 +45,7 @@ class _File(Request):
     metrics_listen: str | None = None
     ageing_s: int = DEFAULT_AGEING_S
     fdb_entries: int = DEFAULT_SIZES.fdb
+    audit_s: int = DEFAULT_AUDIT_S
     overlay: dict[str, object] | None = None
     cluster: dict[str, object] | None = None
 
@@ -86,6 +90,7 @@ def parse_config(text: str, file: str) -> Config:
             metrics_listen=None if given.metrics_listen is None else _listen(given.metrics_listen),
             ageing_s=check_range("ageing_s", given.ageing_s, 0, AGEING_MAX_S),
             fdb_entries=check_range("fdb_entries", given.fdb_entries, 1, FDB_ENTRIES_MAX),
+            audit_s=check_range("audit_s", given.audit_s, 1, AUDIT_MAX_S),
         )
     except Invalid as exc:
         raise toml.refusal((exc.field,), exc.why, exc.value) from exc

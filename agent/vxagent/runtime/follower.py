@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -12,6 +12,7 @@ from functools import partial
 from vxagent.core.plan import Plan
 from vxagent.core.state import State
 from vxagent.core.switch import Draft
+from vxagent.datapath.base import Datapath
 from vxagent.model.device import Device
 from vxagent.netlink.base import LinkChange, Links
 from vxagent.runtime.changes import Changes, log_failed
@@ -31,8 +32,9 @@ SETTLE_S = 0.01
 class LinkFollower:
     """Brings link events into the switch. A device that cannot be attached is logged, known and left alone."""
 
-    def __init__(self, changes: Changes, links: Links) -> None:
+    def __init__(self, changes: Changes, links: Links, datapath: Datapath) -> None:
         self._changes = changes
+        self._datapath = datapath
         self._links = links
         self._inbox = LinkInbox()
         self._arrived = asyncio.Event()
@@ -73,13 +75,20 @@ class LinkFollower:
             HostError: it is tried again.
         """
         self._inbox.clear()
+        state = self._changes.switch.state
         try:
-            devices = await self._changes.blocking(self._links.devices)
+            ended, devices = await self._changes.blocking(lambda: (self._ended(state), self._links.devices()))
         except BaseException:
             self._put(None)
             raise
-        for change in differences(self._changes.switch.state.devices, devices):
+        for change in differences(state.devices, devices, ended):
             self._put(change)
+
+    def _ended(self, state: State) -> set[int]:
+        """Ifindexes on which the program of a port does not run any more. Blocks. Before the devices are read: a
+        program goes when its device has gone."""
+        wanted = {handle: ifindex for handle, (ifindex, _) in state.attached.items()}
+        return {wanted[handle] for handle, runs in self._datapath.runs(wanted).items() if not runs}
 
     async def take_all(self) -> None:
         """In turn: take in all that waits. Raises HostError, as `read`."""
@@ -157,15 +166,25 @@ def device_names(state: State) -> set[str]:
     return {*state.uplinks, *(state.device_name(port) for port in state.ports.values())}
 
 
-def differences(known: dict[str, Device], now: Iterable[Device]) -> list[LinkChange]:
-    """The events that lead from the devices that are known to those that are there now; what went comes first."""
+def differences(known: dict[str, Device], now: Iterable[Device], ended: Collection[int] = ()) -> list[LinkChange]:
+    """The events that lead from the devices that are known to those that are there now; what went comes first.
+
+    Args:
+        ended: ifindexes on which a program ended. Where it ran on another device than the one that has the number now,
+            that one went: this one is a stranger, and nobody renamed it.
+    """
     there = {device.ifindex: device for device in now}
-    gone = {device.ifindex for device in known.values()} - there.keys()
+    gone = {d.ifindex for d in known.values() if d.ifindex not in there or _is_stranger(d, there[d.ifindex], ended)}
     changed = [device for device in there.values() if known.get(device.ifname) != device]
     return [
         *(LinkChange(ifindex=ifindex, device=None) for ifindex in sorted(gone)),
         *(LinkChange(ifindex=device.ifindex, device=device) for device in changed),
     ]
+
+
+def _is_stranger(known: Device, now: Device, ended: Collection[int]) -> bool:
+    same = (known.ifname, known.kind, known.mac) == (now.ifname, now.kind, now.mac)
+    return known.ifindex in ended and not same
 
 
 def is_known(state: State, change: LinkChange) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import socket
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def save_memory() -> None:
     in it (some 3 MB with 1,000 ports). Before the first thread starts; a libc without mallopt has no arenas."""
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(_M_ARENA_MAX, 1)
+
+
+def allow_descriptors() -> None:
+    """Have as many descriptors as this process may: the agent holds the link of every port open."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def check_host() -> None:

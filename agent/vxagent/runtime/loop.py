@@ -2,7 +2,7 @@
 
 commands (API) ──► change ─┐
 link events ─► follower ───┼─► changes ─► executor ─► kernel, store
-the clock ─► resync, age ──┘
+the clock ─► audit, age … ─┘
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from vxagent.core.tables import Table
 from vxagent.datapath.base import Datapath
 from vxagent.errors import VxagentError
 from vxagent.netlink.base import Links
+from vxagent.runtime.audit import Auditor
 from vxagent.runtime.changes import Changes, log_failed
 from vxagent.runtime.config import Config
 from vxagent.runtime.executor import Executor
@@ -51,6 +52,7 @@ class Agent:
         started: time.monotonic() when it became ready.
         ready: the switch forwards as desired.
         taken_off: `down` was done.
+        auditor: looks for drift.
         ended: set when `stop` or `down` is done.
     """
 
@@ -67,7 +69,8 @@ class Agent:
         self.ended = asyncio.Event()
         self._read_config = read_config
         self._changes = Changes(Switch({}), Executor(datapath, links, store), EgressLosses(links))
-        self._follower = LinkFollower(self._changes, links)
+        self._follower = LinkFollower(self._changes, links, datapath)
+        self.auditor = Auditor(self._changes, self._follower, datapath, links)
         self._journal = Journal()
         self._background: list[asyncio.Task[None]] = []
 
@@ -152,6 +155,7 @@ class Agent:
         works = (
             self._follower.follow(),
             _repeat("resync", lambda: RESYNC_S, self._resync),
+            _repeat("audit", lambda: self.config.audit_s, self.auditor.audit),
             _repeat("ageing", lambda: ageing_interval(self.switch.state.ageing_s), self._age),
             _repeat("journal", lambda: EVENTS_S, self._write_journal),
         )

@@ -21,6 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.status import HTTP_503_SERVICE_UNAVAILABLE
 
+from vxagent.core.audit import KINDS
 from vxagent.core.state import State
 from vxagent.core.tables import Table
 from vxagent.datapath.abi import DropKind, reason_label
@@ -28,6 +29,7 @@ from vxagent.datapath.base import Datapath, Drop, Learning, Traffic
 from vxagent.datapath.maps import Sizes
 from vxagent.errors import VxagentError
 from vxagent.model.port import PortState
+from vxagent.runtime.audit import Auditor
 from vxagent.runtime.loop import Agent
 from vxagent.runtime.multicast import read_multicast, snooped
 from vxagent.runtime.views import VERDICTS, VERSION
@@ -60,6 +62,7 @@ def create_metrics_app(agent: Agent) -> Starlette:
 def metrics_route(agent: Agent) -> Route:
     """GET /metrics of an agent."""
     registry = create_registry(lambda: agent.switch.state, agent.datapath, agent.egress_failed)
+    registry.register(_DriftCollector(agent.auditor))
 
     async def serve(_: Request) -> Response:
         try:
@@ -119,6 +122,29 @@ class _SwitchCollector(Collector):
             "Frames for the VM that its device took and lost.",
             ("port",),
             [((port_id,), lost) for port_id, lost in self._egress_failed().items()],
+        )
+
+
+class _DriftCollector(Collector):
+    def __init__(self, auditor: Auditor) -> None:
+        self._auditor = auditor
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not read anything."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """What the audit has found."""
+        for name, does, counted in (
+            ("vxagent_drift", "Times that something was not as it should be.", self._auditor.found),
+            ("vxagent_repairs", "Times that something that had drifted was put right.", self._auditor.repaired),
+        ):
+            yield _counter(name, does, ("object",), [((str(kind),), counted[kind]) for kind in KINDS])
+        yield _gauge(
+            "vxagent_foreign_programs",
+            "Programs of others on the switch's devices.",
+            ("hook",),
+            [((hook,), count) for hook, count in self._auditor.strangers.by_hook().items()],
         )
 
 

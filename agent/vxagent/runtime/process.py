@@ -32,6 +32,7 @@ def live(options: Options, ready: Callable[[], None]) -> None:
         VxagentError: it did not start.
     """
     host.save_memory()
+    host.allow_descriptors()
     host.check_host()
     config = load_config(options.config)
     run_dir = RunDir(options.run_dir.absolute())

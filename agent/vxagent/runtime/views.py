@@ -301,7 +301,7 @@ def fdb_views(state: State, datapath: Datapath, segment: str | None) -> Iterator
                 mac=int_to_mac(entry.mac),
                 port=ports.get(entry.port),
                 vtep=None,
-                origin=ORIGINS[entry.origin],
+                origin=ORIGINS.get(entry.origin, "unknown"),
                 age_s=None if entry.age_s is None else round(entry.age_s, 1),
                 held_s=None if entry.held_s is None else round(entry.held_s, 1),
             )
