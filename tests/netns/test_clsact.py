@@ -32,6 +32,7 @@ from vxagent.lab.traffic import bulk_tcp
 from vxagent.lab.vm import NIC, Endpoint, TapVm, VethVm
 from vxagent.lab.waiting import wait_until
 
+AUDITED_S = 60.0  # an audit every 5 s; what could not be put right three times waits 10 s and more
 SOME = 20  # answers to wait for between two events
 
 Vms = tuple[VethVm, TapVm, VethVm]
@@ -210,3 +211,32 @@ def test_detach_and_down_leave_no_filter(lan: Lan, vms: Vms, fabric: Fabric, ali
     lan.agent.up()
     lan.attach("vc", "red")
     assert_connected(vms[0], vms[1])
+
+
+# --- drift -----------------------------------------------------------------------------------------
+
+
+def at_ingress(lan: Lan, ifname: str) -> str:
+    return lan.switch.run("tc", "filter", "show", "dev", ifname, "ingress").stdout
+
+
+@pytest.mark.parametrize("what", ["filter del dev va ingress pref 1", "qdisc del dev va clsact"])
+def test_a_filter_that_somebody_deleted_is_put_back(lan: Lan, vms: Vms, what: str) -> None:
+    a, b, _ = vms
+    lan.switch.run("tc", *what.split())
+    wait_until(lambda: "vxagent direct-action" in at_ingress(lan, "va"), within=AUDITED_S, what="our filter is back")
+    assert_connected(a, b)
+
+
+def test_a_filter_of_somebody_else_in_our_place_is_told_and_left(lan: Lan, vms: Vms) -> None:
+    a, b, _ = vms
+    place = ("dev", "va", "ingress", "pref", "1")
+    lan.switch.run("tc", "filter", "del", *place)
+    lan.switch.run("tc", "filter", "add", *place, "bpf", "bytecode", "1,6 0 0 0,", "flowid", "1:1")
+    told = "program of port va did not run on va cannot be put right: the ingress of device va has a bpf filter"
+    wait_until(lambda: told in lan.agent.log(), within=AUDITED_S, what="it is told")
+    wait_until(lambda: lan.client.get("v1", "status")["foreign"] == {"clsact": 1}, within=AUDITED_S, what="counted")
+    assert "vxagent" not in at_ingress(lan, "va")
+    lan.switch.run("tc", "filter", "del", *place)
+    wait_until(lambda: "vxagent direct-action" in at_ingress(lan, "va"), within=AUDITED_S, what="our filter is back")
+    assert_connected(a, b)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vxagent.core.audit import Fault, Thing, XdpAt
+from vxagent.core.audit import Fault, XdpAt
 from vxagent.core.effects import (
     Attach,
     ClearCounters,
@@ -40,6 +40,7 @@ from vxagent.datapath.fdb_map import FdbMap
 from vxagent.datapath.groups import GroupMaps
 from vxagent.datapath.lease_map import LeaseMap
 from vxagent.datapath.ledger import Ledger
+from vxagent.datapath.mending import Mender
 from vxagent.datapath.pins import Pins
 from vxagent.datapath.programs import Generation
 from vxagent.datapath.ring import RingReader
@@ -65,6 +66,7 @@ class _Objects:
     ring: RingReader
     tables: TableReader
     ledger: Ledger
+    mender: Mender
     generation: Generation | None = None
 
     def close(self) -> None:
@@ -264,27 +266,11 @@ class BpfDatapath:
 
     def faults(self) -> list[Fault]:
         """What of its own it has lost."""
-        lost = self._now.ledger.lost()
-        found = [Fault(thing=Thing.PIN, name=str(pin.relative_to(self._pins.root))) for pin in lost]
-        if lost and not bpffs.is_there(self._mount):
-            found.insert(0, Fault(thing=Thing.BPFFS, name=str(self._mount)))
-        if self._now.generation is not None:
-            wrong = self._now.generation.wrong_tail_calls()
-            found += [Fault(thing=Thing.TAIL_CALL, name=name) for name in wrong]
-        return found
+        return self._now.mender.faults(self._now.generation)
 
     def mend(self, effect: Mend) -> None:
         """Put right one of these."""
-        match effect.thing:
-            case Thing.BPFFS:
-                bpffs.ensure(self._mount)
-            case Thing.PIN:
-                if not self._mount.is_mount():  # no directories of ours below it
-                    raise HostError(f"no bpffs at {self._mount}", f"have root do: mount -t bpf bpf {self._mount}")
-                self._pins.make()
-                self._now.ledger.mend(self._pins.root / effect.name)
-            case Thing.TAIL_CALL if self._now.generation is not None:
-                self._now.generation.mend_tail_call(effect.name)
+        self._now.mender.mend(effect, self._now.generation)
 
     def attached(self) -> dict[int, int]:
         """Port handle → ifindex of every program that runs; ifindex 0: its device is gone."""
@@ -367,6 +353,7 @@ class BpfDatapath:
                 ring=RingReader(opened["events"]),
                 tables=TableReader(opened),
                 ledger=ledger,
+                mender=Mender(self._pins, self._mount, ledger),
             )
         except BaseException:
             for some in opened.values():
