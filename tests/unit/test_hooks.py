@@ -51,10 +51,15 @@ def test_an_uplink_sends_and_never_receives(hook: Hook) -> None:
         (replace(TAP, kind="vlan"), "a device of kind vlan: tc is the faster hook there"),
         (replace(TAP, queues=2), "a tap of several queues, of which XDP and tc choose differently"),
         (replace(TAP, vhost=True), "a VM with vhost-net, where frames that XDP finishes would overtake others"),
+        (
+            replace(TAP, unseen=True),
+            "perhaps a VM with vhost-net: who holds the tap the agent cannot see; give it CAP_SYS_PTRACE and "
+            "CAP_DAC_READ_SEARCH",
+        ),
         (replace(ETH, lro=True), "it merges frames that it receives; `ethtool -K eth1 lro off`"),
         (replace(ETH, rxvlan=True), "its driver takes VLAN tags out of frames and cannot be told not to (rxvlan)"),
     ],
-    ids=["veth", "vlan", "queues", "vhost", "lro", "rxvlan"],
+    ids=["veth", "vlan", "queues", "vhost", "unseen", "lro", "rxvlan"],
 )
 def test_what_keeps_xdp_off_a_device_is_said(device: Device, why: str) -> None:
     for choice in (chosen(device), chosen_for_uplink(device), chosen_for_uplink(device, hook=Hook.XDP)):

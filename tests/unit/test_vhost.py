@@ -28,7 +28,7 @@ class Proc:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir()
-        for name in ("self", "net", "sys"):
+        for name in ("1", "self", "net", "sys"):
             (path / name / "fd").mkdir(parents=True)
         (path / "self" / "fd" / "3").symlink_to(VHOST)
 
@@ -165,6 +165,12 @@ def test_where_not_all_can_be_seen_nothing_is_said(proc: Proc, kind: type[Denied
     assert taps_of_vhost(kind(proc.path)) is None
 
 
+def test_where_the_processes_of_others_are_hidden_nothing_is_said(proc: Proc) -> None:
+    (proc.path / "1" / "fd").rmdir()
+    (proc.path / "1").rmdir()
+    assert taps_of_vhost(proc.path) is None
+
+
 def test_the_processes_of_this_machine_can_be_looked_at() -> None:
     found = taps_of_vhost()
     assert found is None or all(isinstance(name, str) for name in found)
@@ -178,7 +184,7 @@ def look(proc: Proc, tmp_path: Path) -> Look:
     """On a host with vhost-net, where a process serves tap0 by it."""
     (tmp_path / "vhost-net").touch()
     proc.process(10, TUN, VHOST, fd3="tap0")
-    return Look(device=tmp_path / "vhost-net", proc=proc.path)
+    return Look(places=(tmp_path / "vhost-net",), proc=proc.path)
 
 
 def test_a_tap_of_vhost_shows_it(look: Look) -> None:
@@ -208,12 +214,12 @@ def test_only_a_tap_that_somebody_holds_can_be_of_vhost(look: Look) -> None:
 
 def test_without_vhost_net_no_tap_is_of_it(proc: Proc, tmp_path: Path) -> None:
     proc.process(10, TUN, VHOST, fd3="tap0")
-    assert Look(device=tmp_path / "nothing", proc=proc.path)(TAP) == TAP
+    assert Look(places=(tmp_path / "nothing",), proc=proc.path)(TAP) == TAP
 
 
 def test_where_not_all_can_be_seen_any_tap_may_be_of_vhost(proc: Proc, tmp_path: Path) -> None:
     (tmp_path / "vhost-net").touch()
-    assert Look(device=tmp_path / "vhost-net", proc=DeniedProc(proc.path))(TAP) == replace(TAP, vhost=True)
+    assert Look(places=(tmp_path / "vhost-net",), proc=DeniedProc(proc.path))(TAP) == replace(TAP, unseen=True)
 
 
 def test_hardware_that_is_gone_has_no_offloads() -> None:

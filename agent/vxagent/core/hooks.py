@@ -15,6 +15,7 @@ from vxagent.model.port import Hook
 
 _HARDWARE = ""  # the kind of a device that a driver made, not `ip link add`
 _TAP = "tun"
+_UNSEEN = "the agent cannot see; give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ def _obstacle(device: Device) -> str:
             "a tap of several queues, of which XDP and tc choose differently",
         ),
         (device.vhost, "a VM with vhost-net, where frames that XDP finishes would overtake others"),
+        (device.unseen, f"perhaps a VM with vhost-net: who holds the tap {_UNSEEN}"),
         (device.lro, f"it merges frames that it receives; `ethtool -K {device.ifname} lro off`"),
         (device.rxvlan, "its driver takes VLAN tags out of frames and cannot be told not to (rxvlan)"),
     )

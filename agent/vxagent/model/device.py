@@ -27,6 +27,7 @@ class Device:
         lro: hardware that merges frames that it receives (large receive offload).
         rxvlan: hardware that takes the VLAN tag out of frames that it receives; rxvlan_fixed: always.
         vhost: a tap that the kernel itself (vhost-net) reads and writes for a VM.
+        unseen: a tap of which the agent may not see whether vhost-net serves it.
         addresses: IPv4 and global IPv6 addresses that the host has on it.
     """
 
@@ -49,4 +50,5 @@ class Device:
     rxvlan: bool = False
     rxvlan_fixed: bool = False
     vhost: bool = False
+    unseen: bool = False
     addresses: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Which taps the kernel itself serves, by vhost-net: it takes a VM's frames in batches.
 
-Nothing but the processes' descriptors tells: a hypervisor that does so holds /dev/vhost-net beside the tap.
+Nothing but the processes' descriptors tells: a hypervisor that does so holds /dev/vhost-net beside the tap. To look at
+those of others takes CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from pathlib import Path
 
 PROC = Path("/proc")
 VHOST, TUN = Path("/dev/vhost-net"), Path("/dev/net/tun")
+DRIVER = Path("/sys/class/misc/vhost-net")
+"""There while the kernel's module is, also for an agent with devices of its own (PrivateDevices= in systemd)."""
 
 
 def taps_of_vhost(proc: Path = PROC) -> set[str] | None:
     """Names of taps whose holder uses vhost-net, of whatever network namespace; None: not all processes can be seen."""
     found: set[str] = set()
+    if not (proc / "1").exists():  # mounted with hidepid, or ProtectProc= in systemd: others are not in the list
+        return None
     for process in proc.glob("[0-9]*"):
         try:
             held = _held(process / "fd")

@@ -25,6 +25,7 @@ _GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFA
 _BUFFER_BYTES = 32 << 20  # used only while events wait: some 8,000 of them
 _CLOSE_TIMEOUT_S = 5
 _LOOK_AGAIN_S = 1
+PLACES = (vhost.VHOST, vhost.DRIVER)
 
 Notify = Callable[[LinkChange | None], None]
 
@@ -33,11 +34,11 @@ class Look:
     """Adds to a device what rtnetlink does not tell of hardware and taps.
 
     Args:
-        device, proc: as in `netlink.vhost`: of vhost-net, and of the processes.
+        places, proc: as in `netlink.vhost`: where vhost-net shows, and of the processes.
     """
 
-    def __init__(self, device: Path = vhost.VHOST, proc: Path = vhost.PROC) -> None:
-        self._device = device
+    def __init__(self, places: tuple[Path, ...] = PLACES, proc: Path = vhost.PROC) -> None:
+        self._places = places
         self._proc = proc
         self._taps: Callable[[], set[str] | None]
         self.anew()
@@ -46,13 +47,17 @@ class Look:
         """From now on, look at the processes as they are now; once, however many taps there are."""
         self._taps = cache(partial(vhost.taps_of_vhost, self._proc))
 
+    def is_there(self) -> bool:
+        """Whether this host has vhost-net."""
+        return any(place.exists() for place in self._places)
+
     def __call__(self, device: Device) -> Device:
         if not device.kind:
             offloads = read_offloads(device.ifname)
             return replace(device, lro=offloads.lro, rxvlan=offloads.rxvlan, rxvlan_fixed=offloads.rxvlan_fixed)
-        if device.kind == "tun" and device.carrier and self._device.exists():
+        if device.kind == "tun" and device.carrier and self.is_there():
             taps = self._taps()
-            return replace(device, vhost=taps is None or device.ifname in taps)
+            return replace(device, vhost=taps is not None and device.ifname in taps, unseen=taps is None)
         return device
 
 
@@ -107,7 +112,7 @@ class Watcher:
                 self._read()
             else:
                 self._look_again()
-            ready = poll.poll(_LOOK_AGAIN_S * 1000 if ready and vhost.VHOST.exists() else None)
+            ready = poll.poll(_LOOK_AGAIN_S * 1000 if ready and self._look.is_there() else None)
 
     def _look_again(self) -> None:
         self._look.anew()
