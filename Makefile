@@ -11,8 +11,9 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 #   linux-libc-dev   <linux/*.h> for bpf/   gcc libc6-dev            the test of abi.h against abi.py, make bench
 #   clang-format     make check             iproute2 iputils-ping    the lab and the tests in it
 #   iperf3           make demo              dnsmasq-base isc-dhcp-client   the tests of leases
+#   systemd          systemd-analyze, the test of packaging/systemd
 PACKAGES := python3-venv python3-bpfcc linux-libc-dev gcc libc6-dev clang-format iproute2 iputils-ping iperf3 \
-    dnsmasq-base isc-dhcp-client
+    dnsmasq-base isc-dhcp-client systemd
 
 PY := .venv/bin/python
 # The tree's path is part of the name: a copied tree sets itself up anew instead of running the old one's code.

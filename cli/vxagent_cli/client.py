@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import select
@@ -120,13 +121,28 @@ class Client:
         try:
             connection.connect()
         except PermissionError as exc:
-            raise HostError(f"the agent in {self.run_dir} cannot be asked: permission denied", "use sudo") from exc
+            raise _not_allowed(self.run_dir) from exc
         except OSError as exc:
             raise NoAgent(f"no agent answers in {self.run_dir}", "start one with `vxagent up`") from exc
         try:
             yield connection
         finally:
             connection.close()
+
+
+def _not_allowed(run_dir: Path) -> HostError:
+    """Says whose the socket is, where that is to be seen."""
+    try:
+        gid = (run_dir / SOCKET).stat().st_gid
+    except OSError:
+        return HostError(f"the agent in {run_dir} cannot be asked: permission denied", "use sudo")
+    try:
+        group = grp.getgrgid(gid).gr_name
+    except KeyError:
+        group = str(gid)
+    what = f"the agent in {run_dir} cannot be asked: you are not in group {group}"
+    join = "" if gid == 0 else f", or join the group (`sudo usermod -aG {group} $USER`) and log in anew"
+    return HostError(what, f"use sudo{join}")
 
 
 class _UnixConnection(HTTPConnection):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -23,8 +24,10 @@ from vxagent.model.device import Device
 from vxagent.netlink.fake import FakeLinks
 from vxagent.runtime.api import create_app
 from vxagent.runtime.config import Config
+from vxagent.runtime.gate import Gate
 from vxagent.runtime.host import listen_unix
 from vxagent.runtime.loop import Agent
+from vxagent.runtime.peers import PeerProtocol
 from vxagent.runtime.serve import serve
 from vxagent.store.fake import FakeStore
 
@@ -125,7 +128,13 @@ class ServedHost(FakeHost):
         self.running = self.agent()
         await self.running.start()
         with contextlib.closing(listen_unix(self.run_dir / "api.sock")) as listener:
-            config = ServerConfig(create_app(self.running), log_config=None, lifespan="off", ws="none", http="h11")
+            config = ServerConfig(
+                Gate(create_app(self.running), os.getegid()),
+                log_config=None,
+                lifespan="off",
+                ws="none",
+                http=PeerProtocol,
+            )
             config.load()
             server = Server(config)
             server.lifespan = config.lifespan_class(config)

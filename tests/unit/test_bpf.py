@@ -85,13 +85,30 @@ MOUNTS = """\
 31 22 0:26 / /run/a\\040b/bpf rw - bpf vxagent rw
 32 22 0:27 / /mnt rw - bpf vxagent rw
 33 32 0:28 / /mnt rw - tmpfs tmpfs rw
+34 30 0:29 / /sys/fs/bpf rw - tmpfs tmpfs rw
+35 34 0:25 /vxagent /sys/fs/bpf/vxagent rw shared:12 master:9 - bpf vxagent rw
 """
 
 
 @pytest.mark.parametrize(
     ("path", "source"),
-    [("/sys/fs/bpf", "bpf"), ("/run/a b/bpf", "vxagent"), ("/mnt", None), ("/sys", None)],
+    [("/sys/fs/bpf/vxagent", "vxagent"), ("/run/a b/bpf", "vxagent"), ("/mnt", None), ("/sys", None)],
     ids=["the host's", "ours, with a blank", "covered by another", "none"],
 )
 def test_a_bpffs_is_found_in_mountinfo(path: str, source: str | None) -> None:
     assert bpffs.source_at(path, MOUNTS) == source
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/sys/fs/bpf/vxagent/links", "bpf"), ("/sys/fs/bpf/other", "tmpfs"), ("/run/a b", "ext4"), ("/mnt/x", "tmpfs")],
+    ids=["bound from the host's", "beside it", "below the root", "covered by another"],
+)
+def test_what_a_path_lies_in_is_found_in_mountinfo(path: str, kind: str) -> None:
+    mount = bpffs.mount_of(path, MOUNTS)
+    assert mount is not None
+    assert mount.kind == kind
+
+
+def test_a_bpffs_that_came_from_the_host_does_not_vanish() -> None:
+    assert bpffs.vanishing(MOUNTS) == ["/run/a b/bpf", "/mnt"]

@@ -30,9 +30,24 @@ def test_an_empty_config_is_the_machine_s_name_and_defaults() -> None:
 
 
 def test_every_setting_is_taken() -> None:
-    text = 'host = "hv1"\nmetrics_listen = "[::1]:9478"\nageing_s = 0\nfdb_entries = 1000000\naudit_s = 9\n'
-    expected = Config(host="hv1", metrics_listen=("::1", 9478), ageing_s=0, fdb_entries=1_000_000, audit_s=9)
+    text = (
+        'host = "hv1"\nmetrics_listen = "[::1]:9478"\nageing_s = 0\nfdb_entries = 1000000\naudit_s = 9\ngroup = "kvm"\n'
+    )
+    expected = Config(
+        host="hv1", metrics_listen=("::1", 9478), ageing_s=0, fdb_entries=1_000_000, audit_s=9, group="kvm"
+    )
     assert parse_config(text, "f") == expected
+
+
+@pytest.mark.parametrize("port", ["9478", "'9478'", "'127.0.0.1:9478'"])
+def test_a_port_alone_means_this_machine_itself(port: str) -> None:
+    assert parse_config(f"metrics_listen = {port}", "f").metrics_listen == ("127.0.0.1", 9478)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "192.0.2.1", "[::]"])
+def test_other_addresses_have_to_be_written_out(address: str) -> None:
+    expected = (address.strip("[]"), 9478)
+    assert parse_config(f"metrics_listen = '{address}:9478'", "f").metrics_listen == expected
 
 
 @pytest.mark.parametrize(
@@ -46,11 +61,14 @@ def test_every_setting_is_taken() -> None:
         ("ageing_s = 1.5", "f:1: ageing_s: must be a whole number, not a number with a point"),
         ("fdb_entries = 0", "f:1: fdb_entries 0: must be 1 to 16777216"),
         ("audit_s = 0", "f:1: audit_s 0: must be 1 to 3600"),
-        ("metrics_listen = '9478'", "f:1: metrics_listen '9478': must be ADDRESS:PORT"),
-        ("metrics_listen = ':9478'", "f:1: metrics_listen ':9478': must be ADDRESS:PORT"),
-        ("metrics_listen = '::1:9478'", "f:1: metrics_listen '::1:9478': must be ADDRESS:PORT"),
-        ("metrics_listen = 'a:65536'", "f:1: metrics_listen 'a:65536': must be ADDRESS:PORT"),
-        ("metrics_listen = 'a:0'", "f:1: metrics_listen 'a:0': must be ADDRESS:PORT"),
+        ("metrics_listen = ':9478'", "f:1: metrics_listen ':9478': must be PORT or ADDRESS:PORT"),
+        ("metrics_listen = '::1:9478'", "f:1: metrics_listen '::1:9478': must be PORT or ADDRESS:PORT"),
+        ("metrics_listen = 'a:65536'", "f:1: metrics_listen 'a:65536': must be PORT or ADDRESS:PORT"),
+        ("metrics_listen = 'a:0'", "f:1: metrics_listen 'a:0': must be PORT or ADDRESS:PORT"),
+        ("metrics_listen = 0", "f:1: metrics_listen '0': must be PORT or ADDRESS:PORT"),
+        ("metrics_listen = true", "f:1: metrics_listen: must be "),
+        ("group = ''", "f:1: group '': must be the name or number of a group"),
+        ('group = "a\\nb"', "f:1: group 'a\\nb': must be the name or number of a group"),
         ("host = 'a'\n[cluster]\nname = 'x'", "f:2: cluster: this version has a single host only; remove the section"),
         ("[overlay]", "f:1: overlay: this version has a single host only; remove the section"),
         ("host =", "f:1: not TOML: invalid value"),

@@ -18,7 +18,7 @@ PAGES = [*TREE.glob("*.md"), *TREE.glob("docs/**/*.md"), TREE / "bpf/README.md",
 _LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 _TEST = re.compile(r"`((?:bpf|netns|unit)/test_\w+\.py)`")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+[a-z]")
-_OTHERS = {"--unix-socket"}
+_OTHERS = {"--unix-socket", "--now", "--create"}
 """Options of other programs that the pages speak of."""
 
 

@@ -59,7 +59,7 @@ def test_a_fit_host_has_nothing_to_mend() -> None:
         (replace(FIT, tcx=False), Level.WARN, "has no tcx", "6.6"),
         (replace(FIT, missing=("CAP_BPF",)), Level.BAD, "lacks CAP_BPF", "as root"),
         (replace(FIT, bpffs=False), Level.BAD, "no bpffs", "mount -t bpf bpf /sys/fs/bpf"),
-        (replace(FIT, private_mounts=True), Level.WARN, "mounts of its own", "before the agent starts"),
+        (replace(FIT, vanishing=("/run/b",)), Level.WARN, "at /run/b is mounted in a mount", "before the agent starts"),
         (
             replace(FIT, shipped=False, no_bcc="BCC is not installed; install BCC: apt-get install python3-bpfcc"),
             Level.BAD,
@@ -74,6 +74,17 @@ def test_what_a_host_lacks_is_said_with_what_mends_it(facts: HostFacts, level: L
     assert found[0] is level
     assert what in found[1]
     assert mend in found[2]
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "192.0.2.1", "::", "hv1"])
+def test_metrics_that_others_can_read_are_told_of(address: str) -> None:
+    (found,) = bad(list(judge_switch(SwitchFacts(state=State(), metrics=(address, 9478)))))
+    assert found[:2] == (Level.WARN, f"metrics are served to everybody who reaches {address} port 9478")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_metrics_for_this_machine_alone_are_no_finding(address: str) -> None:
+    assert bad(list(judge_switch(SwitchFacts(state=State(), metrics=(address, 9478))))) == []
 
 
 def test_what_is_only_worth_knowing_is_no_fault() -> None:

@@ -53,17 +53,25 @@ def test_missing_capabilities_are_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("directory", ["run", "long" * 40])
-def test_the_api_listens_for_its_owner_alone_also_where_a_dead_agent_did(tmp_path: Path, directory: str) -> None:
+def test_the_api_listens_for_owner_and_group_also_where_a_dead_agent_did(tmp_path: Path, directory: str) -> None:
     path = tmp_path / directory / "api.sock"
     path.parent.mkdir()
     path.touch()
     with host.listen_unix(path) as listener:
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
         there = os.open(path.parent, os.O_PATH)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.connect(f"/proc/self/fd/{there}/api.sock")
             listener.accept()[0].close()
         os.close(there)
+
+
+def test_the_api_listens_for_the_group_that_it_is_given(tmp_path: Path) -> None:
+    others = [gid for gid in os.getgroups() if gid != os.getegid()] + ([4711] if os.geteuid() == 0 else [])
+    path = tmp_path / "api.sock"
+    with host.listen_unix(path, (others or [os.getegid()])[-1]):
+        assert path.stat().st_gid == (others or [os.getegid()])[-1]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
 
 
 def test_a_port_that_is_taken_is_named() -> None:

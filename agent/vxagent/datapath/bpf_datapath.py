@@ -127,7 +127,7 @@ class BpfDatapath:
         """
         bpf.check_kernel()
         code = source.load(self._cache) if replace else None  # what may well fail comes before any change
-        bpffs.ensure(self._mount)
+        bpffs.ensure(self._mount, self._pins.root)
         fresh = self._pins.is_empty()
         try:
             self._pins.make()

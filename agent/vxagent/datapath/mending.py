@@ -31,7 +31,7 @@ class Mender:
         """What is lost; the file system of the pins comes before them."""
         lost = self._ledger.lost()
         found = [Fault(thing=Thing.PIN, name=str(pin.relative_to(self._pins.root))) for pin in lost]
-        if lost and not bpffs.is_there(self._mount):
+        if lost and not bpffs.holds(self._pins.root):
             found.insert(0, Fault(thing=Thing.BPFFS, name=str(self._mount)))
         wrong = [] if generation is None else generation.wrong_tail_calls()
         return [*found, *(Fault(thing=Thing.TAIL_CALL, name=name) for name in wrong)]
@@ -44,9 +44,9 @@ class Mender:
         """
         match effect.thing:
             case Thing.BPFFS:
-                bpffs.ensure(self._mount)
+                bpffs.ensure(self._mount, self._pins.root)
             case Thing.PIN:
-                if not self._mount.is_mount():  # no directories of ours below it
+                if not bpffs.holds(self._pins.root):  # no directories of ours below it
                     raise HostError(f"no bpffs at {self._mount}", f"have root do: mount -t bpf bpf {self._mount}")
                 self._pins.make()
                 self._ledger.mend(self._pins.root / effect.name)

@@ -10,6 +10,7 @@ Names in a bpffs have no dots.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from vxagent.datapath import abi, maps
@@ -37,7 +38,7 @@ class Pins:
             try:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as exc:
-                mend = f"run as root, or have root do: chown USER {self.root.parent}"
+                mend = f"run as root, or have root do: install -d -m 0700 -o {os.geteuid()} {self.root}"
                 raise HostError(f"cannot make {directory}: {exc.strerror}", mend) from exc
 
     def is_empty(self) -> bool:

@@ -315,7 +315,7 @@ async def apply(agent: Agent, body: DesiredText) -> Applied:
     return _applied(changes)
 
 
-@at("POST", "/v1/diff", limit=DOCUMENT_LIMIT)
+@at("POST", "/v1/diff", limit=DOCUMENT_LIMIT, changes=False)
 async def diff(agent: Agent, body: DesiredText) -> Applied:
     """What `apply` would change."""
     switch = agent.switch

@@ -38,12 +38,14 @@ class Changes:
         switch: what is desired and what is done.
         executor: applies effects.
         losses: what devices lost since they were attached.
+        progress: whether the change that has its turn comes along.
     """
 
     def __init__(self, switch: Switch, executor: Executor, losses: EgressLosses) -> None:
         self.switch = switch
         self.executor = executor
         self.losses = losses
+        self.progress = executor.progress
         self._turn = asyncio.Lock()  # gives turns in the order in which they were asked for
         self._ending = False
         self._changing = ThreadPoolExecutor(1, "changes")
@@ -59,7 +61,8 @@ class Changes:
         async def run() -> T:
             async with self._turn:
                 self.check_running()
-                return await work()
+                with self.progress.working():
+                    return await work()
 
         task = asyncio.create_task(run())
         task.add_done_callback(_heard)
@@ -89,7 +92,12 @@ class Changes:
 
     async def blocking(self, fn: Callable[[], T]) -> T:
         """Call what changes the kernel, off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._changing, fn)
+
+        def run() -> T:
+            with self.progress.working():
+                return fn()
+
+        return await asyncio.get_running_loop().run_in_executor(self._changing, run)
 
     async def reading(self, fn: Callable[[], T]) -> T:
         """Call what only reads, off the event loop and beside the changes.

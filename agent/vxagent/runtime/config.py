@@ -16,6 +16,7 @@ from vxagent.protocol.shape import Shape
 from vxagent.runtime.toml_text import TomlText
 
 DEFAULT_PATH = Path("/etc/vxagent/vxagent.toml")
+LOOPBACK = "127.0.0.1"
 PORT_MAX = 65535
 DEFAULT_AUDIT_S, AUDIT_MAX_S = 5, 3600
 FDB_ENTRIES_MAX = 1 << 24  # over a gigabyte of the kernel's memory, taken at once
@@ -31,6 +32,7 @@ class Config:
         ageing_s: learned FDB entries not seen for longer are absent; 0: they never age.
         fdb_entries: how many the FDB has room for.
         audit_s: seconds between two looks for drift.
+        group: who besides root may ask the agent, by name or number; None: group vxagent if there is one.
     """
 
     host: str
@@ -38,14 +40,16 @@ class Config:
     ageing_s: int = DEFAULT_AGEING_S
     fdb_entries: int = DEFAULT_SIZES.fdb
     audit_s: int = DEFAULT_AUDIT_S
+    group: str | None = None
 
 
 class _File(Request):
     host: str | None = None
-    metrics_listen: str | None = None
+    metrics_listen: str | int | None = None
     ageing_s: int = DEFAULT_AGEING_S
     fdb_entries: int = DEFAULT_SIZES.fdb
     audit_s: int = DEFAULT_AUDIT_S
+    group: str | None = None
     overlay: dict[str, object] | None = None
     cluster: dict[str, object] | None = None
 
@@ -87,22 +91,29 @@ def parse_config(text: str, file: str) -> Config:
     try:
         return Config(
             host=socket.gethostname() if given.host is None else check_name("host", given.host),
-            metrics_listen=None if given.metrics_listen is None else _listen(given.metrics_listen),
+            metrics_listen=None if given.metrics_listen is None else _listen(str(given.metrics_listen)),
             ageing_s=check_range("ageing_s", given.ageing_s, 0, AGEING_MAX_S),
             fdb_entries=check_range("fdb_entries", given.fdb_entries, 1, FDB_ENTRIES_MAX),
             audit_s=check_range("audit_s", given.audit_s, 1, AUDIT_MAX_S),
+            group=None if given.group is None else _group(given.group),
         )
     except Invalid as exc:
         raise toml.refusal((exc.field,), exc.why, exc.value) from exc
 
 
+def _group(value: str) -> str:
+    if not value or any(not c.isprintable() or c in ":, " for c in value):
+        raise Invalid("group", value, "must be the name or number of a group")
+    return value
+
+
 def _listen(value: str) -> tuple[str, int]:
-    """ADDRESS:PORT, an IPv6 address in brackets."""
-    address, colon, port = value.rpartition(":")
+    """ADDRESS:PORT, an IPv6 address in brackets; a port alone means this machine itself."""
+    address, colon, port = value.rpartition(":") if ":" in value else (LOOPBACK, ":", value)
     bracketed = address.startswith("[") and address.endswith("]")
     if bracketed:
         address = address[1:-1]
     right = port.isascii() and port.isdigit() and len(port) <= len(str(PORT_MAX)) and 0 < int(port) <= PORT_MAX
     if not colon or not address or not right or (":" in address) != bracketed:
-        raise Invalid("metrics_listen", value, "must be ADDRESS:PORT such as 127.0.0.1:9478 or [::1]:9478")
+        raise Invalid("metrics_listen", value, "must be PORT or ADDRESS:PORT such as 127.0.0.1:9478 or [::1]:9478")
     return address, int(port)

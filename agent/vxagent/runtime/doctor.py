@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from vxagent.errors import HostError
 from vxagent.model.device import Device
 from vxagent.model.port import Hook, PortState
 from vxagent.netlink.base import Inspection
+from vxagent.runtime.config import LOOPBACK
 
 if TYPE_CHECKING:
     from vxagent.runtime.loop import Agent
@@ -54,7 +56,7 @@ class HostFacts:
         tcx: it has tcx links; None: not known for want of rights.
         missing: capabilities that this process lacks.
         bpffs: a file system for pins is mounted, or may be.
-        private_mounts: this process sees other mounts than the host.
+        vanishing: where bpffs are that will go with the mount namespace of this process.
         shipped: bytecode of these very C sources came with the package.
         bcc: its version, "" when there is none.
         no_bcc: why there is none.
@@ -67,7 +69,7 @@ class HostFacts:
     tcx: bool | None = True
     missing: tuple[str, ...] = ()
     bpffs: bool = True
-    private_mounts: bool = False
+    vanishing: tuple[str, ...] = ()
     shipped: bool = True
     bcc: str = ""
     no_bcc: str = ""
@@ -78,12 +80,13 @@ class HostFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchFacts:
     """A switch and its devices; `inspections` and `foreign` (tcx programs of others) by ifindex, `xdp_refused` by port
-    handle."""
+    handle, `metrics` where they are served over TCP."""
 
     state: State
     inspections: Mapping[int, Inspection] = field(default_factory=dict)
     xdp_refused: Mapping[int, str] = field(default_factory=dict)
     foreign: Mapping[int, list[int]] = field(default_factory=dict)
+    metrics: tuple[str, int] | None = None
 
 
 def examine(agent: Agent | None = None) -> list[Finding]:
@@ -113,13 +116,15 @@ def gather_host() -> HostFacts:
     except HostError as error:
         bcc, no_bcc = "", str(error)
     missing = tuple(bpf.missing_capabilities())
+    may_mount = os.geteuid() == 0 and not missing
+    mounts = bpffs.own_mounts()
     return HostFacts(
         release=os.uname().release,
         too_old=too_old,
         tcx=tcx,
         missing=missing,
-        bpffs=not missing or os.path.ismount(bpffs.HOST_BPFFS),
-        private_mounts=bpffs.in_private_namespace(),
+        bpffs=may_mount or any(mount.kind == "bpf" for mount in bpffs.read_mounts(mounts)),
+        vanishing=tuple(bpffs.vanishing(mounts)) if bpffs.in_private_namespace() else (),
         shipped=_is_shipped(),
         bcc=bcc,
         no_bcc=no_bcc,
@@ -140,6 +145,7 @@ def gather_switch(agent: Agent) -> SwitchFacts:
         inspections=inspections,
         xdp_refused=agent.datapath.xdp_refused(),
         foreign=agent.datapath.foreign(inspections),
+        metrics=agent.config.metrics_listen,
     )
 
 
@@ -177,8 +183,8 @@ def judge_host(facts: HostFacts) -> Iterator[Finding]:
     if not facts.bpffs:
         what = f"no bpffs at {bpffs.HOST_BPFFS}, and no right to mount one"
         yield Finding(level=Level.BAD, what=what, mend=f"have root do `mount -t bpf bpf {bpffs.HOST_BPFFS}`")
-    if facts.private_mounts:
-        what = "the agent has mounts of its own: a bpffs that it mounts vanishes with it, and forwarding ends"
+    for path in facts.vanishing:
+        what = f"the bpffs at {path} is mounted in a mount namespace of the agent's own: forwarding ends with it"
         yield Finding(level=Level.WARN, what=what, mend="have the host mount the bpffs before the agent starts")
     yield _judge_bytecode(facts)
     if not facts.jit:
@@ -200,7 +206,7 @@ def _judge_bytecode(facts: HostFacts) -> Finding:
 
 def judge_switch(facts: SwitchFacts) -> Iterator[Finding]:
     """Findings about ports, uplinks and their devices."""
-    findings = [*_judge_ports(facts), *_judge_uplinks(facts)]
+    findings = [*_judge_ports(facts), *_judge_uplinks(facts), *_judge_metrics(facts)]
     yield from findings
     if not findings:
         state = facts.state
@@ -246,6 +252,20 @@ def _judge_uplinks(facts: SwitchFacts) -> Iterator[Finding]:
                 yield Finding(
                     level=Level.BAD, what=what, mend=f"give one of them another VLAN, or remove {other.ifname}"
                 )
+
+
+def _judge_metrics(facts: SwitchFacts) -> Iterator[Finding]:
+    if facts.metrics is not None and not _is_loopback(facts.metrics[0]):
+        what = f"metrics are served to everybody who reaches {facts.metrics[0]} port {facts.metrics[1]}"
+        mend = f"let only your Prometheus through to it, or set metrics_listen to {LOOPBACK}:{facts.metrics[1]}"
+        yield Finding(level=Level.WARN, what=what, mend=mend)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:  # a name
+        return address == "localhost"
 
 
 def _judge_state(who: str, state: PortState, why: str) -> Iterator[Finding]:

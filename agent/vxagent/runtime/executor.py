@@ -28,6 +28,7 @@ from vxagent.core.effects import (
 from vxagent.datapath.base import Datapath
 from vxagent.errors import VxagentError
 from vxagent.netlink.base import Links
+from vxagent.runtime.watchdog import Progress
 from vxagent.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Executor:
 
     Attributes:
         torn: an effect could not be undone, so the kernel may not be what the switch's state says.
+        progress: is told of each effect.
     """
 
     def __init__(self, datapath: Datapath, links: Links, store: Store) -> None:
@@ -64,6 +66,7 @@ class Executor:
             RemoveInternal: links.remove_internal,
         }
         self.torn = False
+        self.progress = Progress()
         self._die_after = int(os.environ.get(DIE_AFTER, "0"))
         self._applied = count(1)
 
@@ -86,6 +89,7 @@ class Executor:
 
     def _apply(self, effect: Effect) -> None:
         self._act[type(effect)](effect)
+        self.progress.beat()
         if next(self._applied) == self._die_after:
             os._exit(_DEATH_CODE)
 

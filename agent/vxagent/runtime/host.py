@@ -6,6 +6,8 @@ import ctypes
 import os
 import resource
 import socket
+import struct
+import time
 from pathlib import Path
 
 from vxagent.datapath.bpf import check_kernel, missing_capabilities
@@ -16,6 +18,12 @@ NETNS_DIR = Path("/run/netns")  # where `ip netns` keeps them
 _CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 _SUN_PATH = 107  # <linux/un.h>: bytes of a socket's path, without the closing NUL
 _BACKLOG = 128
+_SOCKET_MODE = 0o660
+_MANAGER_WAIT_S = 1.0  # for a service manager that has not read what it was told before; the event loop waits along
+_CAP_SYS_ADMIN = 21  # <linux/capability.h>
+_CAP_VERSION_3 = 0x20080522
+_CAP_HEADER = struct.Struct("=Ii")  # version, pid; 0 is the calling thread
+_CAP_SETS = struct.Struct("=6I")  # effective, permitted, inheritable of capabilities 0 to 31, then of the others
 _M_ARENA_MAX = -8  # <malloc.h>
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -57,7 +65,8 @@ def netns_id() -> str:
 
 
 def enter_netns(path: Path) -> None:
-    """Put this process into a network namespace; it has one thread yet.
+    """Put this process into a network namespace; it has one thread yet. Who is not root gives away CAP_SYS_ADMIN, which
+    nothing else needs.
 
     Raises:
         HostError: there is none at `path`, or no right to.
@@ -73,6 +82,26 @@ def enter_netns(path: Path) -> None:
             raise HostError(f"cannot enter {path}: {os.strerror(number)}", mend)
     finally:
         os.close(fd)
+    if os.geteuid() != 0:
+        give_away(_CAP_SYS_ADMIN)
+
+
+def give_away(capability: int) -> None:
+    """Take a capability from this process, which has one thread yet, for good; one that it has not is none.
+
+    Raises:
+        HostError: the kernel refuses.
+    """
+    header = ctypes.create_string_buffer(_CAP_HEADER.pack(_CAP_VERSION_3, 0), _CAP_HEADER.size)
+    sets = ctypes.create_string_buffer(_CAP_SETS.size)
+    done = _libc.capget(header, sets)
+    if done == 0:
+        keep = ~(1 << capability % 32) & 0xFFFFFFFF
+        words = enumerate(_CAP_SETS.unpack(sets.raw))
+        sets.raw = _CAP_SETS.pack(*(word & keep if at // 3 == capability // 32 else word for at, word in words))
+        done = _libc.capset(header, sets)
+    if done < 0:
+        raise HostError(f"cannot give away capability {capability}: {os.strerror(ctypes.get_errno())}")
 
 
 def check_same_netns(started: Started | None) -> None:
@@ -113,8 +142,8 @@ def _is_there(started: Started) -> bool:
         return False
 
 
-def listen_unix(path: Path) -> socket.socket:
-    """A listening socket at `path`, for its owner alone, in place of one that a dead agent left.
+def listen_unix(path: Path, gid: int | None = None) -> socket.socket:
+    """A listening socket at `path`, for its owner and a group (None: its own), in place of what a dead agent left.
 
     Raises:
         HostError: it cannot be made.
@@ -124,6 +153,9 @@ def listen_unix(path: Path) -> socket.socket:
     try:
         path.unlink(missing_ok=True)
         _bind_unix(listener, path)
+        if gid is not None and gid != path.stat().st_gid:
+            os.chown(path, -1, gid)
+        path.chmod(_SOCKET_MODE)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
@@ -170,7 +202,13 @@ def tell_manager(message: str) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]  # in the abstract namespace, unix(7)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+        manager.settimeout(_MANAGER_WAIT_S)
         try:
             manager.sendto(message.encode(), address)
         except OSError:
             return
+
+
+def tell_reloading() -> None:
+    """Tell it that the service reloads, until READY=1; systemd wants to know since when, to tell answers apart."""
+    tell_manager(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")

@@ -28,9 +28,11 @@ from vxagent.runtime.changes import Changes, log_failed
 from vxagent.runtime.config import Config
 from vxagent.runtime.executor import Executor
 from vxagent.runtime.follower import LinkFollower, device_names
+from vxagent.runtime.host import tell_manager, tell_reloading
 from vxagent.runtime.journal import Journal
 from vxagent.runtime.leases import by_port
 from vxagent.runtime.losses import EgressLosses
+from vxagent.runtime.watchdog import Progress
 from vxagent.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -81,6 +83,11 @@ class Agent:
         """What is desired and what is done; for reading."""
         return self._changes.switch
 
+    @property
+    def progress(self) -> Progress:
+        """Whether the change that has its turn comes along."""
+        return self._changes.progress
+
     async def change(self, make: Callable[[Draft], T]) -> T:
         """Run one command and return what `make` returned, once it is done.
 
@@ -119,7 +126,15 @@ class Agent:
         Raises:
             Invalid, HostError: the switch goes on as it was.
         """
-        await self._changes.in_turn(self._reload)
+
+        async def work() -> None:
+            tell_reloading()
+            try:
+                await self._reload()
+            finally:
+                tell_manager("READY=1")
+
+        await self._changes.in_turn(work)
 
     async def stop(self) -> None:
         """End; the kernel goes on forwarding."""
@@ -208,6 +223,8 @@ class Agent:
         await self._changes.blocking(self.datapath.reload)
         if config.metrics_listen != self.config.metrics_listen:
             log.warning("metrics_listen changes at the next start")
+        if config.group != self.config.group:
+            log.warning("group changes at the next start")
         self.config = config
         self.switch.state = replace(self.switch.state, host=config.host)
         await self._reconcile()

@@ -22,6 +22,7 @@ from vxagent.errors import Invalid, VxagentError
 from vxagent.protocol.answers import Answer, Failure, Problem
 from vxagent.protocol.requests import Request as Body
 from vxagent.protocol.shape import Shape
+from vxagent.runtime import trail
 from vxagent.runtime.loop import Agent
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Operation:
         limit: bytes that the body may have.
         answers: the annotation of what it returns.
         media_types: in which an answer can come.
+        changes: something, so that it is logged who asked for it.
     """
 
     method: str
@@ -82,22 +84,31 @@ class Operation:
     limit: int
     answers: Any
     media_types: tuple[str, ...]
+    changes: bool
 
     async def serve(self, agent: Agent, request: Request) -> Response:
         """Answer one request; whatever goes wrong is answered too."""
+        arguments: dict[str, object] = {name: request.path_params[name] for name in self.path_arguments}
         try:
-            arguments: dict[str, object] = {name: request.path_params[name] for name in self.path_arguments}
             arguments |= self._query(request)
             if self.body is not None:
                 arguments["body"] = self.body.from_json(await _body(request, self.limit) or b"{}")
-            return await _answer(agent, await self.call(agent, **arguments))
+            answer = await self.call(agent, **arguments)
+            await self._note(request, arguments, trail.outcome_of(answer))
+            return await _answer(agent, answer)
         except VxagentError as exc:
+            await self._note(request, arguments, f"refused: {exc}")
             return failure(type(exc).__name__, str(exc), exc.http_status, exc.exit_code)
         except ClientDisconnect:
             return Response(status_code=400)  # to nobody
         except Exception as exc:
             log.exception("%s %s failed", self.method, self.path)
+            await self._note(request, arguments, f"failed: {type(exc).__name__}: {exc}")
             return failure("Error", f"the agent failed ({type(exc).__name__}: {exc}); its log says more", 500)
+
+    async def _note(self, request: Request, arguments: Mapping[str, object], outcome: str) -> None:
+        if self.changes:
+            await trail.note(request, arguments.get("body"), outcome)
 
     def _query(self, request: Request) -> dict[str, str]:
         given = dict(request.query_params)
@@ -117,9 +128,16 @@ class Operations:
     table: list[Operation] = field(default_factory=list)
 
     def at(
-        self, method: str, path: str, *, limit: int = BODY_LIMIT, media_types: tuple[str, ...] = ("application/json",)
+        self,
+        method: str,
+        path: str,
+        *,
+        limit: int = BODY_LIMIT,
+        media_types: tuple[str, ...] = ("application/json",),
+        changes: bool | None = None,
     ) -> Callable[[F], F]:
-        """Make the function below the operation at this method and path."""
+        """Make the function below the operation at this method and path; what is no GET changes something, unless said
+        otherwise."""
 
         def add(call: F) -> F:
             hints = get_type_hints(call)
@@ -137,6 +155,7 @@ class Operations:
                     limit=limit,
                     answers=hints["return"],
                     media_types=media_types,
+                    changes=method != "GET" if changes is None else changes,
                 )
             )
             return call

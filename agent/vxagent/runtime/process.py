@@ -15,6 +15,7 @@ from vxagent.netlink.links import NetlinkLinks
 from vxagent.runtime import host
 from vxagent.runtime.config import load_config
 from vxagent.runtime.loop import Agent
+from vxagent.runtime.peers import socket_group
 from vxagent.runtime.rundir import DEFAULT_STATE_DIR, Options, RunDir, Started, claim_state_dir
 from vxagent.runtime.serve import serve
 from vxagent.runtime.takeoff import take_off
@@ -35,6 +36,7 @@ def live(options: Options, ready: Callable[[], None]) -> None:
     host.allow_descriptors()
     host.check_host()
     config = load_config(options.config)
+    gid = socket_group(config.group)
     run_dir = RunDir(options.run_dir.absolute())
     state_dir = (options.state_dir or DEFAULT_STATE_DIR).absolute()
     run_dir.make()
@@ -59,7 +61,7 @@ def live(options: Options, ready: Callable[[], None]) -> None:
             config=config,
             read_config=lambda: load_config(options.config),
         )
-        asyncio.run(serve(agent, lambda: host.listen_unix(run_dir.api), metrics, ready))
+        asyncio.run(serve(agent, lambda: host.listen_unix(run_dir.api, gid), metrics, ready, gid=gid))
         run_dir.api.unlink(missing_ok=True)
         if agent.taken_off:
             run_dir.forget()
