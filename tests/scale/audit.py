@@ -28,7 +28,7 @@ from vxagent.lab.world import World
 
 PORTS = 1000
 ENTRIES = 100_000  # learned
-ROUNDS = 20
+ROUNDS = 10
 SECONDS = 20.0
 
 
