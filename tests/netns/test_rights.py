@@ -12,16 +12,19 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from support.lan import Lan, assert_connected
 from support.users import AGENT_UID, NEEDED, SOMEBODY_UID, UserAgent, as_user, ask_as
-from vxagent.lab.agent import Agent
+from vxagent.lab.agent import Agent, running
 from vxagent.lab.namespaces import CommandFailed, Namespace
 from vxagent.lab.ping import ping
 from vxagent.lab.vm import Endpoint, VethVm
+from vxagent.lab.waiting import wait_until
 from vxagent.lab.world import World
 from vxagent.netlink.watch import PLACES
 
@@ -140,6 +143,16 @@ def test_a_namespace_takes_a_capability_that_is_given_away_once_it_is_entered(wo
     lan = Lan(world, switch, agent)
     lan.segment("blue")
     assert_connected(lan.veth("va", "blue"), lan.tap("tb", "blue"))
+
+
+def test_an_agent_that_a_watchdog_ends_says_where_it_was(agent: Agent) -> None:
+    agent.up()
+    pid = agent.pid
+    os.kill(pid, signal.SIGABRT)
+    wait_until(lambda: not running(pid), what="end of the agent")
+    assert "Fatal Python error: Aborted" in agent.log()
+    assert "in run_forever" in agent.log()
+    agent.up()
 
 
 # --- who may ask ---------------------------------------------------------------------------------

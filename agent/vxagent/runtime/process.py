@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -32,6 +33,7 @@ def live(options: Options, ready: Callable[[], None]) -> None:
     Raises:
         VxagentError: it did not start.
     """
+    faulthandler.enable()  # by SIGABRT a watchdog ends what hangs: then the log says where each thread was
     host.save_memory()
     host.allow_descriptors()
     host.check_host()
