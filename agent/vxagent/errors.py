@@ -15,6 +15,21 @@ Each one carries a single line: what happened, to which object, and what to do n
 
 from __future__ import annotations
 
+import errno
+
+_LACKS = {
+    errno.EMFILE: "let the agent open more files: LimitNOFILE= of its unit, or `ulimit -n`",
+    errno.ENFILE: "let the machine open more files: sysctl fs.file-max",
+    errno.ENOSPC: "make room there",
+    errno.EROFS: "mount it read-write: mount -o remount,rw",
+}
+"""What to do about an errno that says what the machine lacks."""
+
+
+def mend_lack(number: int | None) -> str:
+    """What to do about an errno that says what the machine lacks; "" for any other."""
+    return _LACKS.get(number or 0, "")
+
 
 class VxagentError(Exception):
     """Base of all errors that a person may see. `str()` is one line.

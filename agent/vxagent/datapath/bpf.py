@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vxagent.errors import HostError
+from vxagent.errors import HostError, mend_lack
 
 KERNEL_FLOOR = (6, 1)
 NAME_MAX = 15  # BPF_OBJ_NAME_LEN without the closing NUL
@@ -148,6 +148,18 @@ def pin(fd: int, path: Path) -> None:
     call_or_fail(Command.OBJ_PIN, attr(_OBJ.pack(ctypes.addressof(name), fd, 0)), f"pin {path}")
 
 
+def unpin(path: Path) -> None:
+    """Take an object's name away; one that has none is no failure.
+
+    Raises:
+        BpfError: no right to, or the bpffs is read-only.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise BpfError(f"remove the pin {path}", error.errno or 0) from error
+
+
 def open_pin(path: Path) -> int | None:
     """Open what is pinned at `path`.
 
@@ -236,4 +248,4 @@ def _mend(number: int) -> str:
         return f"run as root or with {', '.join(missing)}" if missing else ""
     if number == errno.ENOMEM:
         return "free kernel memory or make the maps smaller"
-    return ""
+    return mend_lack(number)

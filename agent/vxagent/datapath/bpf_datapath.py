@@ -383,8 +383,8 @@ class BpfDatapath:
 
     def _load(self, code: Bytecode) -> Generation:
         """A new generation, pinned."""
-        generation = Generation.load(code.programs, self._now.maps)
         number = max(self._pins.generations(), default=0) + 1
+        generation = Generation.load(code.programs, self._now.maps)
         try:
             bpf.pin(generation.progs.fd, self._pins.generation(number))
         except BaseException:

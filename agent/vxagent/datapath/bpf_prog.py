@@ -113,7 +113,7 @@ class Program(bpf.Fd):
         result = _load(spec, insns, None)
         if result >= 0:
             return cls(result, spec)
-        if -result in (errno.EPERM, errno.ENOMEM):
+        if -result in (errno.EPERM, errno.ENOMEM, errno.EMFILE, errno.ENFILE):  # of which the verifier knows nothing
             raise BpfError(f"load program {spec.name}", -result)
         said = ctypes.create_string_buffer(_LOG_SIZE)
         again = _load(spec, insns, said)

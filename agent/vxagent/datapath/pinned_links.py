@@ -67,6 +67,7 @@ class PinnedLinks:
             try:
                 bpf.pin(created.fd, self._pin(handle))
             except BaseException:
+                created.detach()  # now, so that another attempt does not find it there
                 created.close()
                 raise
             self._keep(handle, created)
@@ -144,12 +145,13 @@ class PinnedLinks:
         self._ledger.note(self._pin(handle), link)
 
     def _take_off(self, handle: int, link: Link) -> None:
-        """Detach now: the kernel lets go of an unpinned link only some time later."""
-        link.detach()
+        """First what may fail: with its pin the link goes on. Then detach: the kernel lets go of an unpinned link only some
+        time later."""
         pin = self._pin(handle)
+        bpf.unpin(pin)
         if self._ledger is not None:
             self._ledger.forget(pin)
-        pin.unlink(missing_ok=True)
+        link.detach()
         self._held.pop(handle, None)
         link.close()
 

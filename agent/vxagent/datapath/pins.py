@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vxagent.datapath import abi, maps
+from vxagent.datapath import abi, bpf, maps
 from vxagent.errors import HostError
 
 _PROGS = f"{maps.PROGS}-"
@@ -59,7 +59,7 @@ class Pins:
 
     def remove_generation(self, number: int) -> None:
         """Unpin a generation's tail-call table: the kernel empties it once nobody holds it."""
-        self.generation(number).unlink(missing_ok=True)
+        bpf.unpin(self.generation(number))
 
     def remove(self) -> None:
         """Remove every pin and directory under the root, those of other layouts too.

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vxagent.core.effects import InternalPair, MakeInternal, RemoveInternal, SetDevice
-from vxagent.errors import HostError
+from vxagent.errors import HostError, mend_lack
 from vxagent.model.device import Device
 from vxagent.netlink import clsact
 from vxagent.netlink.base import Inspection
@@ -205,7 +205,9 @@ def _link(*, ifindex: int = 0, ifname: str = "", flags: int = 0, mask: int = 0) 
 def _is_named(ifindex: int, ifname: str) -> bool:
     try:
         return socket.if_indextoname(ifindex) == ifname
-    except OSError:
+    except OSError as error:
+        if mend_lack(error.errno):  # of descriptors: nothing is known of the device
+            raise
         return False
 
 
@@ -241,5 +243,6 @@ def _host_errors(what: str, *, unless_gone: bool = False) -> Iterator[None]:
     except OSError as error:
         if unless_gone and error.errno in (errno.ENODEV, errno.ENXIO):
             return
-        mend = "it needs root or CAP_NET_ADMIN" if error.errno in (errno.EPERM, errno.EACCES) else ""
+        denied = error.errno in (errno.EPERM, errno.EACCES)
+        mend = "it needs root or CAP_NET_ADMIN" if denied else mend_lack(error.errno)
         raise HostError(f"{what}: {error.strerror or error}", mend) from error

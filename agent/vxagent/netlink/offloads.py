@@ -10,6 +10,8 @@ import socket
 import struct
 from dataclasses import dataclass
 
+from vxagent.errors import mend_lack
+
 _SIOCETHTOOL = 0x8946
 _GFLAGS, _SFLAGS, _GFEATURES = 0x25, 0x26, 0x3A
 _RXVLAN, _LRO = 1 << 8, 1 << 15  # ETH_FLAG_… and, in the first word of the features, NETIF_F_…_BIT
@@ -26,10 +28,16 @@ class Offloads:
 
 
 def read_offloads(ifname: str) -> Offloads:
-    """What is on; nothing of a device without ethtool, or that is gone."""
+    """What is on; nothing of a device without ethtool, or that is gone.
+
+    Raises:
+        OSError: this process may open no more files.
+    """
     try:
         _, _, available, _, active, _ = _ask(ifname, (_GFEATURES, 1, 0, 0, 0, 0))
-    except OSError:
+    except OSError as error:
+        if mend_lack(error.errno):
+            raise
         return Offloads()
     return Offloads(lro=bool(active & _LRO), rxvlan=bool(active & _RXVLAN), rxvlan_fixed=not available & _RXVLAN)
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
+from vxagent.errors import mend_lack
 from vxagent.model.device import Device
 from vxagent.netlink import vhost
 from vxagent.netlink.base import LinkChange
@@ -90,6 +91,7 @@ class Watcher:
         self._look = Look()
         # Subscribed before it is read: what changes in between comes again as an event.
         self._table = read_table(self._requests, self._look)
+        self._stale = False  # it lacks what happened since
         self._closing = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="link-events", daemon=True)
         self._thread.start()
@@ -108,11 +110,26 @@ class Watcher:
         poll.register(self._closing, select.POLLIN)
         ready = poll.poll()
         while all(fd != self._closing for fd, _ in ready):
-            if ready:
-                self._read()
-            else:
-                self._look_again()
-            ready = poll.poll(_LOOK_AGAIN_S * 1000 if ready and self._look.is_there() else None)
+            try:
+                if self._stale:
+                    self._read_anew()
+                elif ready:
+                    self._read()
+                else:
+                    self._look_again()
+            except OSError as error:
+                if not mend_lack(error.errno):
+                    raise
+                self._stale = True  # there was no descriptor to look at a device with
+            later = ready and self._look.is_there()
+            ready = poll.poll(_LOOK_AGAIN_S * 1000 if later or self._stale else None)
+
+    def _read_anew(self) -> None:
+        """Begin with what is there now; whoever is told reads it, too."""
+        self._events.drain()
+        self._table = read_table(self._requests, self._look)
+        self._stale = False
+        self._notify(None)
 
     def _look_again(self) -> None:
         self._look.anew()
@@ -125,9 +142,7 @@ class Watcher:
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
-            self._events.drain()
-            self._table = read_table(self._requests, self._look)
-            self._notify(None)
+            self._read_anew()
             return
         self._look.anew()
         for message in messages:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vxagent.datapath.bpf import check_kernel, missing_capabilities
 from vxagent.errors import HostError, Refused
+from vxagent.runtime.listener import Listener
 from vxagent.runtime.rundir import Started
 
 NETNS_DIR = Path("/run/netns")  # where `ip netns` keeps them
@@ -148,7 +149,7 @@ def listen_unix(path: Path, gid: int | None = None) -> socket.socket:
     Raises:
         HostError: it cannot be made.
     """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = Listener(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
         path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from vxagent.errors import Invalid, VxagentError
+from vxagent.errors import HostError, Invalid, VxagentError, mend_lack
 from vxagent.protocol.answers import Answer, Failure, Problem
 from vxagent.protocol.requests import Request as Body
 from vxagent.protocol.shape import Shape
@@ -102,6 +102,9 @@ class Operation:
         except ClientDisconnect:
             return Response(status_code=400)  # to nobody
         except Exception as exc:
+            mend = mend_lack(exc.errno) if isinstance(exc, OSError) else ""
+            if mend:
+                return failure("HostError", f"{self.method} {self.path}: {exc}; {mend}", HostError.http_status)
             log.exception("%s %s failed", self.method, self.path)
             await self._note(request, arguments, f"failed: {type(exc).__name__}: {exc}")
             return failure("Error", f"the agent failed ({type(exc).__name__}: {exc}); its log says more", 500)

@@ -1,0 +1,83 @@
+"""A process that may open no more files: what it cannot look at it does not guess, and it goes on afterwards."""
+
+from __future__ import annotations
+
+import os
+import queue
+import resource
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from vxagent.core.effects import SetDevice
+from vxagent.errors import HostError
+from vxagent.lab.namespaces import Namespace
+from vxagent.lab.waiting import wait_until
+from vxagent.netlink.base import LinkChange
+from vxagent.netlink.links import NetlinkLinks
+
+PATIENCE_S = 10
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """For this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as held:
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        limit = max(map(int, os.listdir("/proc/self/fd"))) + 2
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        try:
+            while True:
+                held.callback(os.close, os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            yield
+
+
+@pytest.fixture
+def links(switch: Namespace) -> Iterator[NetlinkLinks]:
+    """Of the switch's namespace."""
+    with switch.entered():
+        links = NetlinkLinks()
+        try:
+            yield links
+        finally:
+            links.close()
+
+
+def test_devices_that_cannot_be_looked_at_are_no_answer(links: NetlinkLinks) -> None:
+    with (
+        no_descriptors(),
+        pytest.raises(HostError, match="cannot read the devices: Too many open files; let the agent"),
+    ):
+        links.devices()
+    assert [device.ifname for device in links.devices()] == ["lo"]
+
+
+def test_a_device_that_cannot_be_found_is_not_taken_to_be_gone(switch: Namespace, links: NetlinkLinks) -> None:
+    switch.ip_batch(["link add wa type veth peer name wb"])
+    (ifindex,) = [device.ifindex for device in links.devices() if device.ifname == "wa"]
+    with no_descriptors(), pytest.raises(HostError, match="cannot set device wa: Too many open files"):
+        links.set_device(SetDevice(ifindex=ifindex, ifname="wa", arp=False))
+    links.set_device(SetDevice(ifindex=ifindex, ifname="wa", arp=False))
+    assert "NOARP" in switch.ip("link", "show", "wa")
+
+
+def test_who_follows_the_devices_hears_that_he_missed_something(switch: Namespace, links: NetlinkLinks) -> None:
+    heard: queue.Queue[LinkChange | None] = queue.Queue()
+    links.watch(heard.put)
+    later = switch.start("sh", "-c", "read go; ip link set lo mtu 1400", stdin=subprocess.PIPE)
+    assert later.stdin is not None
+    with no_descriptors():
+        later.stdin.write("go\n")
+        later.stdin.flush()
+        wait_until(lambda: later.poll() is not None, what="the device is changed")
+    later.stdin.close()
+    assert heard.get(timeout=PATIENCE_S) is None
+    switch.ip("link", "set", "lo", "mtu", "1300")
+    change = heard.get(timeout=PATIENCE_S)
+    assert change is not None
+    assert change.device is not None
+    assert change.device.mtu == 1300
