@@ -39,6 +39,37 @@ class Receiver:
         return _last_line(self._process, GRACE_S)
 
 
+def compiled(source: Path, directory: Path) -> Path:
+    """The program that a C file is, compiled into a directory.
+
+    Raises:
+        HostError: there is no C compiler, or it fails.
+    """
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise HostError("the senders are written in C and there is no C compiler", INSTALL_CC)
+    program = directory / source.stem
+    done = subprocess.run(
+        [compiler, "-O2", "-o", str(program), str(source)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        errors = [line for line in done.stderr.splitlines() if "error:" in line] or done.stderr.splitlines()
+        raise HostError(f"cannot compile {source.name}: {errors[0] if errors else done.returncode}", INSTALL_CC)
+    return program
+
+
+def two_cpus() -> tuple[int, int]:
+    """A CPU for the sender and another one for the receiver.
+
+    Raises:
+        HostError: this process may use one only.
+    """
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < CPUS:
+        raise HostError("the bench takes two CPUs, one for the sender and one for the receiver", "see `taskset -p`")
+    return cpus[0], cpus[1]
+
+
 class Traffic:
     """The compiled program, and the CPUs that it may use.
 
@@ -53,20 +84,8 @@ class Traffic:
     """
 
     def __init__(self, directory: Path) -> None:
-        cpus = sorted(os.sched_getaffinity(0))
-        if len(cpus) < CPUS:
-            raise HostError("the bench takes two CPUs, one for the sender and one for the receiver", "see `taskset -p`")
-        self.sender_cpu, self.receiver_cpu = cpus[:CPUS]
-        self._program = str(directory / "traffic")
-        compiler = shutil.which("cc")
-        if compiler is None:
-            raise HostError("the senders are written in C and there is no C compiler", INSTALL_CC)
-        done = subprocess.run(
-            [compiler, "-O2", "-o", self._program, str(SOURCE)], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            errors = [line for line in done.stderr.splitlines() if "error:" in line] or done.stderr.splitlines()
-            raise HostError(f"cannot compile {SOURCE.name}: {errors[0] if errors else done.returncode}", INSTALL_CC)
+        self.sender_cpu, self.receiver_cpu = two_cpus()
+        self._program = str(compiled(SOURCE, directory))
 
     def send(self, namespace: Namespace, *words: object, seconds: float, fds: Sequence[int] = ()) -> Counted:
         """Run a sender to its end.

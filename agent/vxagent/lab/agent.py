@@ -64,7 +64,11 @@ class Agent:
         Raises:
             CommandFailed: it ended with another code than 0, and `check` is set.
         """
-        return run(VXAGENT, "--run-dir", str(self.run_dir), *words, check=check)
+        return run(*self.command(*words), check=check)
+
+    def command(self, *words: str) -> list[str]:
+        """The command line that `cli` runs."""
+        return [VXAGENT, "--run-dir", str(self.run_dir), *words]
 
     def json(self, *words: str) -> Any:
         """What a reading command prints with --json.

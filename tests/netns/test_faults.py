@@ -1,0 +1,187 @@
+"""`vxagent bench --faults`, its short form: every fault, what is counted, and what makes a run invalid.
+
+Nothing here says how fast anything is: the machine may be busy. The long form is `make faults`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.lan import clean_world
+from vxagent.bench.faults.efforts import QUICK, Effort
+from vxagent.bench.faults.figures import Figures
+from vxagent.bench.faults.lab import FaultLab
+from vxagent.bench.faults.run import Faults
+from vxagent.bench.faults.stream import SOURCE, Stream
+from vxagent.bench.faults.table import FAULTS, Fault
+from vxagent.bench.traffic import compiled
+from vxagent.lab.agent import VXAGENT
+from vxagent.lab.namespaces import DIRECTORY, Namespace
+from vxagent.lab.traffic import send_frames
+from vxagent.lab.waiting import wait_until
+from vxagent.lab.world import World
+
+SHORT = replace(QUICK, kills=1, reloads=2, turns=1, away_s=0.5)
+REFUSE = ("database locked", "disk full", "bpffs read-only", "no descriptors")
+RUN = 7
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[FaultLab]:
+    """One for all faults: each leaves it as it should be."""
+    with clean_world() as world:
+        yield FaultLab(world)
+
+
+def done(lab: FaultLab, fault: Fault) -> Figures:
+    """What a fault comes to, done in short."""
+    (found,) = Faults(lab, SHORT, lambda _: None, [fault]).run()
+    return found
+
+
+def of(strike: Any) -> Fault:
+    """A fault of the test's own."""
+    return Fault(name="own", times=lambda _: 1, strike=strike)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.name))
+def test_no_frame_is_lost_duplicated_or_reordered(lab: FaultLab, fault: Fault) -> None:
+    found = done(lab, fault)
+    if found.not_here:
+        pytest.skip(found.not_here)
+    assert found.good, found.why
+    assert found.times == fault.times(SHORT)
+    assert found.streams is not None
+    assert all(sent > 0 for sent, *_ in found.streams.values())
+    assert bool(found.said) == (fault.name in REFUSE)
+
+
+# --- what is no pass -------------------------------------------------------------------------------
+
+
+def test_a_port_that_is_gone_for_a_moment_loses_frames(lab: FaultLab) -> None:
+    def strike(lab: FaultLab, _: Effort) -> None:
+        lab.agent.cli("port", "detach", "v2")
+        lab.agent.cli("port", "attach", "v2", "--segment", "green")
+
+    found = done(lab, of(strike))
+    assert found.lost > 0
+    assert found.streams is not None
+    assert {name for name, (_, lost, *_) in found.streams.items() if lost} == {"veth → veth"}
+    assert (found.good, found.valid) == (False, True)
+
+
+def test_a_ring_that_is_too_small_makes_the_run_invalid(lab: FaultLab) -> None:
+    def strike(lab: FaultLab, effort: Effort) -> None:
+        before = lab.dropped()
+        lab.switch.ip("link", "set", "t2", "txqueuelen", "1")
+        try:
+            wait_until(lambda: lab.dropped() > before, what="the tap has no room")
+        finally:
+            lab.switch.ip("link", "set", "t2", "txqueuelen", "131072")
+
+    found = done(lab, of(strike))
+    assert found.overflow > 0
+    assert (found.valid, found.good) == (False, False)
+
+
+def test_a_command_that_should_be_refused_and_is_not_is_found_out(lab: FaultLab) -> None:
+    found = done(lab, of(lambda lab, _: lab.refused("status")))
+    assert found.broken == "`vxagent status` was not refused"
+    assert not found.good
+
+
+def test_an_agent_that_is_gone_is_found_out_and_started_again(lab: FaultLab) -> None:
+    found = done(lab, of(lambda lab, _: lab.agent.kill()))
+    assert "no agent answers" in found.broken
+    assert (found.lost, found.good) == (0, False)
+    lab.well()
+
+
+# --- what is counted -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wire(world: World) -> Namespace:
+    """Two devices with nothing between them but their wire: `wa` and `wb`."""
+    namespace = world.namespace("wire")
+    namespace.ip_batch(["link add name wa up type veth peer name wb", "link set wb up"])
+    namespace.wait_running("wb")
+    return namespace
+
+
+def numbered(*numbers: int, stream: int = 0, run: int = RUN) -> list[bytes]:
+    """Frames of a stream with these numbers."""
+    made = Stream(
+        name="s",
+        sender=("02:00:00:00:00:01", "10.0.0.1"),
+        receiver=("02:00:00:00:00:02", "10.0.0.2"),
+        source="packet:wa",
+    )
+    return [made.frame()[:42] + struct.pack("=IIQ", run, stream, number) for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("frames", "streams", "astray"),
+    [
+        (numbered(0, 1, 2), [[3, 0, 0], [0, 0, 0]], 0),
+        (numbered(0, 2, 3), [[3, 0, 0], [0, 0, 0]], 0),  # who knows what was sent knows what is lost
+        (numbered(0, 1, 1, 2, 1), [[3, 2, 0], [0, 0, 0]], 0),
+        (numbered(2, 0, 1, 3), [[4, 0, 2], [0, 0, 0]], 0),
+        (numbered(0, 3, 1) + numbered(0, stream=1), [[3, 0, 1], [0, 0, 0]], 1),
+        (numbered(0, run=RUN + 1) + numbered(0, stream=9), [[0, 0, 0], [0, 0, 0]], 0),
+        (numbered(70_000, 64, 63), [[3, 0, 2], [0, 0, 0]], 0),
+    ],
+    ids=["in order", "a gap", "duplicates", "late ones", "of another stream", "of another run", "far apart"],
+)
+def test_numbers_are_counted_exactly(
+    world: World, wire: Namespace, frames: list[bytes], streams: list[list[int]], astray: int
+) -> None:
+    program = str(compiled(SOURCE, world.directory()))
+    words = ("0", "take", str(RUN), "2", "packet:wb:0:")
+    with wire.start(program, *words, stdout=subprocess.PIPE) as receiver:
+        assert receiver.stdout is not None
+        assert receiver.stdout.readline() == "ready\n"
+        send_frames(wire, "wa", *frames)
+        receiver.terminate()
+        found = json.loads(receiver.stdout.readline())
+    assert (found["streams"], found["astray"], found["dropped"]) == (streams, astray, 0)
+
+
+# --- the command -----------------------------------------------------------------------------------
+
+
+def left_by(pid: int) -> list[str]:
+    """What is there under the names that a world of this process has."""
+    places = (DIRECTORY, Path(tempfile.gettempdir()))
+    mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if f"/vx-{pid}-" in line]
+    return [str(path) for place in places for path in place.glob(f"vx-{pid}-*")] + mounts
+
+
+def test_an_interrupted_run_leaves_nothing_behind() -> None:
+    bench = subprocess.Popen(
+        [VXAGENT, "bench", "--faults", "--quick"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+    assert bench.stderr is not None
+    while "SIGSTOP, SIGCONT: 1" not in (line := bench.stderr.readline()):
+        assert line, "it ended by itself"
+    os.killpg(bench.pid, signal.SIGINT)
+    out, told = bench.communicate(timeout=60)
+    assert (bench.returncode, out) == (130, "")
+    assert told.splitlines()[-1] == "vxagent: interrupted (SIGINT); the lab is gone"
+    assert left_by(bench.pid) == []
