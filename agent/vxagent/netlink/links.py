@@ -6,7 +6,6 @@ An instance belongs to the namespace in which it was made; all threads that use 
 from __future__ import annotations
 
 import errno
-import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -73,7 +72,7 @@ class NetlinkLinks:
     def set_device(self, effect: SetDevice) -> None:
         """Set flags. Down comes first and up last: a device is never up with what it shall not have."""
         with _host_errors(f"cannot set device {effect.ifname}", unless_gone=True):
-            if not _is_named(effect.ifindex, effect.ifname):
+            if not self._is_named(effect.ifindex, effect.ifname):
                 return
             if effect.up is False:
                 self._set_flags(effect.ifindex, {IFF_UP: False})
@@ -185,6 +184,11 @@ class NetlinkLinks:
                 if error.errno != errno.ENODEV:  # somebody moved it to another namespace, as he may
                     raise
 
+    def _is_named(self, ifindex: int, ifname: str) -> bool:
+        """Asked without a descriptor of its own, for lack of which `if_indextoname` would say that there is none."""
+        found = self._find(_link(ifindex=ifindex))
+        return found is not None and read_text(found.get(IFLA_IFNAME)) == ifname
+
     def _find(self, request: bytes) -> Attributes | None:
         """What the kernel says of one device, None when it is not there."""
         try:
@@ -200,15 +204,6 @@ def _link(*, ifindex: int = 0, ifname: str = "", flags: int = 0, mask: int = 0) 
     """An ifinfomsg that names a device by number or by name."""
     name = attribute(IFLA_IFNAME, text(ifname)) if ifname else b""
     return LINK_INFO.pack(0, 0, ifindex, flags, mask) + name
-
-
-def _is_named(ifindex: int, ifname: str) -> bool:
-    try:
-        return socket.if_indextoname(ifindex) == ifname
-    except OSError as error:
-        if mend_lack(error.errno):  # of descriptors: nothing is known of the device
-            raise
-        return False
 
 
 def _set_ipv6(ifname: str, on: bool) -> None:
