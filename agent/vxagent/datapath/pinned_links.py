@@ -145,8 +145,8 @@ class PinnedLinks:
         self._ledger.note(self._pin(handle), link)
 
     def _take_off(self, handle: int, link: Link) -> None:
-        """First what may fail: with its pin the link goes on. Then detach: the kernel lets go of an unpinned link only some
-        time later."""
+        """First what may fail: with its pin the link goes on. Then detach: the kernel lets go of an unpinned link only
+        some time later."""
         pin = self._pin(handle)
         bpf.unpin(pin)
         if self._ledger is not None:
