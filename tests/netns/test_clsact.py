@@ -233,7 +233,7 @@ def test_a_filter_of_somebody_else_in_our_place_is_told_and_left(lan: Lan, vms: 
     place = ("dev", "va", "ingress", "pref", "1")
     lan.switch.run("tc", "filter", "del", *place)
     lan.switch.run("tc", "filter", "add", *place, "bpf", "bytecode", "1,6 0 0 0,", "flowid", "1:1")
-    told = "program of port va did not run on va cannot be put right: the ingress of device va has a bpf filter"
+    told = "program of port va did not run on va: cannot be put right: the ingress of device va has a bpf filter"
     wait_until(lambda: told in lan.agent.log(), within=AUDITED_S, what="it is told")
     wait_until(lambda: lan.client.get("v1", "status")["foreign"] == {"clsact": 1}, within=AUDITED_S, what="counted")
     assert "vxagent" not in at_ingress(lan, "va")
