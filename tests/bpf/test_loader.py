@@ -337,6 +337,16 @@ def test_destroy_leaves_nothing(place: Place) -> None:
     assert str(place.root) not in Path("/proc/self/mountinfo").read_text()
 
 
+def test_of_a_switch_that_was_being_removed_nothing_is_taken_over(place: Place) -> None:
+    datapath = place.opened()
+    datapath.put(place.port(1, "a0")[0])
+    datapath.close()
+    gone = place.pins.maps.rename(place.root / f"gone-{place.pins.maps.name}")  # and then the agent died
+    datapath.open()
+    assert [table for table, _ in datapath.rows()] == [Table.SETTINGS]
+    assert not gone.exists()
+
+
 def test_destroy_works_without_open(place: Place) -> None:
     place.join(first := place.opened(), 1, "a0")
     first.close()

@@ -28,7 +28,6 @@ from vxagent.lab.ping import ping
 from vxagent.lab.vm import TapVm, VethVm
 from vxagent.lab.waiting import wait_until
 from vxagent.lab.world import World
-from vxagent.runtime.executor import DIE_AFTER
 
 STATIC = "02:00:00:00:99:01"
 MANY = 40
@@ -212,27 +211,6 @@ def test_an_agent_does_not_start_where_its_switch_is_not(lan: Lan, world: World,
 
 
 # --- dying in the middle ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("effects", [1, 4, 7, 10])
-def test_an_agent_that_died_in_the_middle_of_an_attach_comes_back_whole(
-    lan: Lan, effects: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lan.segment("blue")
-    vms = [lan.veth(port, None) for port in ("va", "vb")]
-    lan.agent.cli("stop")
-    with monkeypatch.context() as context:
-        context.setenv(DIE_AFTER, str(effects))
-        lan.agent.up()
-    pid = lan.agent.pid
-    for vm in vms:
-        lan.agent.cli("port", "attach", vm.port, "--segment", "blue", check=False)
-    wait_until(lambda: not running(pid), what="the agent dies")
-    lan.agent.up()
-    for vm in vms:
-        lan.attach(vm.port, "blue")
-    assert [lan.state(vm.port) for vm in vms] == ["up"] * 2
-    assert_connected(*vms)
 
 
 def test_an_agent_killed_in_the_middle_of_a_change_leaves_nothing_half_done(lan: Lan, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from uvicorn import Config as ServerConfig
 from uvicorn import Server
 
 from vxagent.core.switch import Draft
-from vxagent.datapath.base import Drop, Learning, Traffic
+from vxagent.datapath.base import Drop, Learning
 from vxagent.datapath.fake import FakeDatapath
 from vxagent.model.device import Device
 from vxagent.netlink.fake import FakeLinks
@@ -45,20 +45,14 @@ class CountingDatapath(FakeDatapath):
     """Counters say what a test put into them.
 
     Attributes:
-        counted: by index into traffic.
         dropped: all drop counters.
         learning_of: by port handle.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.counted: dict[int, Traffic] = {}
         self.dropped: list[Drop] = []
         self.learning_of: dict[int, Learning] = {}
-
-    def traffic(self, counters: Sequence[int]) -> list[Traffic]:
-        """See Datapath."""
-        return [self.counted.get(index, Traffic()) for index in counters]
 
     def drops(self) -> list[Drop]:
         """See Datapath."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, TypeVar
 
+from vxagent.core.plan import Plan
 from vxagent.core.reconcile import reconcile
 from vxagent.core.switch import Draft, Switch
+from vxagent.core.tables import DeviceRow, PortRow, Rows, Table
 from vxagent.datapath.fake import FakeDatapath
 from vxagent.model.device import Device
 from vxagent.netlink.fake import FakeLinks
 from vxagent.runtime.executor import Executor
+from vxagent.runtime.takeoff import take_off
 from vxagent.store.fake import FakeStore
 
 T = TypeVar("T")
@@ -37,14 +41,54 @@ class Sim:
         self.switch.commit(plan)
         return result
 
-    def restart(self) -> None:
-        """The agent starts anew: from the store, the kernel's tables and the devices."""
-        switch = Switch(self.store.load(), host="hv1")
-        rows, attached, xdp = self.datapath.rows(), self.datapath.attached(), self.datapath.xdp()
-        plan = reconcile(switch, self.links.devices(), rows, attached, xdp, ageing_s=300, now=self.now)
-        self.executor.run(plan.effects)
+    def restart(self, *, dies_after: int | None = None) -> None:
+        """The agent starts anew: from the store, the kernel's tables and the devices; it may die after some effects."""
+        switch, plan = self.start()
+        self.executor.run(plan.effects[:dies_after])
         switch.commit(plan)
         self.switch = switch
+
+    def start(self) -> tuple[Switch, Plan]:
+        """What a new agent knows, and what it does about it."""
+        switch = Switch(self.store.load(), host="hv1")
+        rows, attached, xdp = self.datapath.rows(), self.datapath.attached(), self.datapath.xdp()
+        return switch, reconcile(switch, self.links.devices(), rows, attached, xdp, ageing_s=300, now=self.now)
+
+    def forget(self) -> None:
+        """The agent is dead: what it knew is lost. `settle` and `take_off` start the next one."""
+        self.switch = Switch({}, host="hv1")
+        self.restart()
+
+    def settle(self) -> None:
+        """Netlink tells of everything, until there is nothing new to it."""
+        before = None
+        while before != (before := self.links.devices()):
+            self.sync()
+
+    def take_off(self) -> None:
+        """`down` where no agent lives."""
+        take_off(self.store, self.datapath, self.links)
+
+    def picture(self) -> dict[str, object]:
+        """All that there is, but for what the agent thinks of it. Devices are named, for the kernel numbers them as it
+        likes, and times left out."""
+        names = {device.ifindex: device.ifname for device in self.links.devices()}
+        saved: dict[tuple[str, str], Any] = self.store.load()
+        for document in saved.values():
+            document.pop("ifindex", None)
+            for lease in document.get("leases", ()):
+                lease.pop("expires")
+        return {
+            "rows": dict(_named(self.datapath.rows(), names)),
+            "programs": {handle: names.get(ifindex) for handle, ifindex in self.datapath.attached().items()},
+            "xdp": self.datapath.xdp(),
+            "learned": {key: entry.port for key, entry in self.datapath.learned.items()},
+            "leases": {key: replace(lease, left_s=None) for key, lease in self.datapath.given.items()},
+            "dropped": dict(self.datapath.drop_counts),
+            "counted": dict(self.datapath.counted),
+            "devices": {device.ifname: replace(device, ifindex=0) for device in self.links.devices()},
+            "saved": saved,
+        }
 
     def reboot(self) -> None:
         """The machine starts anew: the kernel's tables are empty, the devices are as they are told to be."""
@@ -65,3 +109,12 @@ class Sim:
     def sync(self) -> None:
         """Netlink tells what the agent itself has set on the devices."""
         self.change(lambda draft: draft.links_read(self.links.devices()))
+
+
+def _named(rows: Rows, names: dict[int, str]) -> Iterator[tuple[object, object]]:
+    for (table, key), row in rows.items():
+        if isinstance(row, DeviceRow | PortRow):
+            named = (replace(row, ifindex=0), names.get(row.ifindex))
+            yield (table, names.get(key) if table is Table.DEVICES else key), named
+        else:
+            yield (table, key), row

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -31,7 +28,7 @@ from vxagent.datapath.fake import FakeDatapath
 from vxagent.errors import HostError, StoreError
 from vxagent.model.device import Device
 from vxagent.netlink.fake import FakeLinks
-from vxagent.runtime.executor import DIE_AFTER, Executor
+from vxagent.runtime.executor import Executor
 from vxagent.store.fake import FakeStore
 
 TAP = Device(ifname="tap0", ifindex=7, kind="tun")
@@ -125,25 +122,3 @@ def test_an_undo_that_fails_is_logged_and_the_rest_is_undone(caplog: pytest.LogC
     assert host.executor.torn
     host.links.by_name["tap0"] = TAP
     assert host.snapshot() == before
-
-
-DYING = """
-from vxagent.core.effects import Save
-from vxagent.datapath.fake import FakeDatapath
-from vxagent.netlink.fake import FakeLinks
-from vxagent.runtime.executor import Executor
-from vxagent.store.fake import FakeStore
-
-class Loud(FakeStore):
-    def save(self, effect):
-        print(*effect.delete, flush=True)
-
-Executor(FakeDatapath(), FakeLinks(), Loud()).run(Save(delete=(str(n),)) for n in range(1, 9))
-"""
-
-
-def test_the_process_dies_after_the_effect_that_it_is_told() -> None:
-    dying = subprocess.run(
-        (sys.executable, "-c", DYING), env={**os.environ, DIE_AFTER: "3"}, stdout=subprocess.PIPE, check=False
-    )
-    assert (dying.stdout.split(), dying.returncode) == ([b"1", b"2", b"3"], 137)

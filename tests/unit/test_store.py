@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from vxagent.core.effects import Document, Save, inverse
+from vxagent.core.effects import Document, Finish, Save, inverse
+from vxagent.core.unfinished import UNFINISHED
 from vxagent.errors import StoreError
 from vxagent.store.base import Store
 from vxagent.store.fake import FakeStore
@@ -71,7 +72,27 @@ def test_what_is_loaded_is_the_callers_own(store: Store) -> None:
     assert store.load()["segment", "blue"]["name"] == "blue"
 
 
+KEPT: Document = {"effects": []}
+
+
+def test_finish_removes_what_is_kept_of_the_last_change_and_nothing_else(store: Store) -> None:
+    store.save(Save(put={("segment", "blue"): BLUE, UNFINISHED: KEPT}))
+    store.finish(Finish())
+    assert store.load() == {("segment", "blue"): BLUE}
+
+
 # The file
+
+
+def test_where_finish_cannot_write_it_says_so_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(LocalStore(tmp_path)) as store:
+        store.save(Save(put={UNFINISHED: KEPT}))
+        store._database.execute("PRAGMA query_only = 1")
+        store.finish(Finish())
+        assert "what is done stays marked as unfinished: the state database" in caplog.text
+        store._database.execute("PRAGMA query_only = 0")
+        assert store._database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL, as before
+        assert store.load() == {UNFINISHED: KEPT}
 
 
 def test_the_file_is_its_owners_alone_and_survives(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from operator import methodcaller
 import pytest
 
 from vxagent.core.document import Contents, export
-from vxagent.core.effects import Attach, Detach, PutRow, Save, SetDevice, SetXdp, inverse
+from vxagent.core.effects import Attach, Detach, Finish, PutRow, Save, SetDevice, SetXdp, inverse
 from vxagent.core.plan import Plan
 from vxagent.core.switch import Draft, Switch
 from vxagent.core.tables import Table
@@ -259,7 +259,7 @@ def test_attach_saves_quiets_fills_attaches_and_sets_up_in_this_order(switch: Sw
     assert rows
     assert max(rows) < at
     assert effects[at + 1] == SetDevice(ifindex=7, ifname="tap0", up=True, undo=(True, None, None, None, None))
-    assert kinds[at + 2 :] == [SetXdp]
+    assert kinds[at + 2 :] == [SetXdp, Finish]
 
 
 def test_detach_sets_the_device_down_before_the_program_goes_and_restores_it_after(switch: Switch) -> None:
@@ -376,7 +376,9 @@ def test_every_effect_has_an_inverse_that_is_undone_by_its_own(switch: Switch) -
     draft = switch.draft()
     draft.attach_port(port(macs=(MAC,)))
     draft.add_uplink(Uplink(ifname="eth1"))
-    for effect in draft.plan().effects:
+    *effects, last = draft.plan().effects
+    assert last == Finish()  # there is nothing to be undone after it
+    for effect in effects:
         back = inverse(effect)
         assert back is not None
         if not isinstance(effect, Save):

@@ -31,6 +31,12 @@ class Save:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """Forget what `Save` kept for a start after a crash (`core.unfinished`): it is all done. Comes last, has no
+    inverse, and cannot fail: what it leaves behind goes with the next `Save`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PutRow:
     """Make table[key] = row. `old` is the row that stood there, or None."""
 
@@ -195,6 +201,7 @@ class Mend:
 
 Effect = (
     Save
+    | Finish
     | PutRow
     | DeleteRow
     | MakeInternal

@@ -19,6 +19,7 @@ from vxagent.core.effects import (
     Document,
     Effect,
     EndLeases,
+    Finish,
     FlushFdb,
     InternalPair,
     MakeInternal,
@@ -34,6 +35,8 @@ from vxagent.core.neighbours import Neighbours, claims_of
 from vxagent.core.saved import to_document
 from vxagent.core.state import Attachment, Before, Owner, State, internal_mac, internal_peer
 from vxagent.core.tables import RANK, PortFlag, PortRow, Row, RowKey, Rows, Table
+from vxagent.core.unfinished import UNFINISHED
+from vxagent.core.unfinished import to_document as unfinished_document
 from vxagent.model.device import Device
 from vxagent.model.port import Mode, Port
 
@@ -99,8 +102,9 @@ class _Planner:
         self._restore()
         rows, consequences = ([], []) if self.letting_go else self._rows()
         self._release_numbers()
+        kept = self._unfinished(consequences)
         effects = (
-            *self._save(),
+            *self._save(kept),
             *self.made,
             *self.quiet,
             *self.detached_xdp,
@@ -111,8 +115,16 @@ class _Planner:
             *self.restored,
             *self.removed,
             *consequences,
+            *([Finish()] if kept else []),
         )
         return Plan(state=self.state, effects=effects)
+
+    def _unfinished(self, consequences: list[Effect]) -> Document | None:
+        """What a start has to know of this plan if the agent dies in it, beside what it sees."""
+        taken = [effect for effect in (*self.attached, *self.attached_xdp) if isinstance(effect, SetDevice)]
+        here = (*self.detached, *self.restored, *self.removed, *consequences, *taken)
+        self.state.unfinished = ()
+        return unfinished_document((*self.base.unfinished, *here))
 
     # Numbers
 
@@ -178,6 +190,8 @@ class _Planner:
         if at is not None and (device is None or at != (device.ifindex, device.ifname)):
             self._set_xdp(self.detached_xdp, handle, at, Xdp.NONE)
             self._let_go(name, handle, at)
+        elif at is None and self.letting_go:
+            self._put_back(name)
 
     def _place(self, name: str) -> None:
         """Bring a port's program to where it should run. All that had to leave a device have done so."""
@@ -251,6 +265,14 @@ class _Planner:
                 back["rxvlan"] = True
             self.restored.append(self._set(device, **back))
 
+    def _put_back(self, name: str) -> None:
+        """An agent died before the program ran on the device that it had begun to take."""
+        port = self.state.ports.get(name)
+        ifname = name if port is None else self.state.device_name(port)
+        device, before = self.state.devices.get(ifname), self.state.before.get(ifname)
+        if before is not None and device is not None and device.ifindex == before.ifindex:
+            self.left[device.ifindex] = (self.state.before.pop(ifname), name in self.base.uplinks)
+
     def _set(self, device: Device, **wanted: Any) -> SetDevice:
         """Set these flags; the undo is how netlink showed them. Netlink will show what is set here: it is known now."""
         names = ("up", "arp", "ipv6", "promisc", "rxvlan")
@@ -309,10 +331,18 @@ class _Planner:
 
     # The store
 
-    def _save(self) -> list[Effect]:
+    def _save(self, kept: Document | None) -> list[Effect]:
+        """What is desired from now on, and, as `kept`, what that makes necessary."""
         new, old = _documents(self.state, self.touched), _documents(self.base, self.touched)
         put = {key: document for key, document in new.items() if old.get(key) != document}
         delete = tuple(key for key in old if key not in new)
+        was = unfinished_document(self.base.unfinished)
+        if was is not None:
+            old[UNFINISHED] = was
+        if kept is not None and kept != was:
+            put[UNFINISHED] = kept
+        elif kept is None and (put or delete):  # it is there if the last change could not remove it
+            delete = (*delete, UNFINISHED)
         if not put and not delete:
             return []
         return [Save(put=put, delete=delete, old={key: old.get(key) for key in (*put, *delete)})]

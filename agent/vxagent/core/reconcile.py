@@ -2,14 +2,15 @@
 
 At start the kernel may hold everything (the agent was restarted), nothing (the machine was) or half of it (the
 agent was killed in the middle of a change). All three are one case: take what the kernel holds as what is, and
-plan from there.
+plan from there. What the kernel does not show of a change that was cut in two is done first (`core.unfinished`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from vxagent.core.effects import Detach, Effect, SetXdp, Xdp
+from vxagent.core.effects import Detach, Effect, Finish, RemoveInternal, SetDevice, SetXdp, Xdp
 from vxagent.core.leases import restored
 from vxagent.core.neighbours import claims_of
 from vxagent.core.plan import Plan
@@ -44,7 +45,10 @@ def reconcile(
     """
     draft = switch.draft()
     state = draft.state
-    devices = list(devices)
+    resumed = resume(state.unfinished, rows, attached)
+    devices = seen_after(resumed, devices)
+    detached = {effect.handle for effect in resumed if isinstance(effect, Detach)}
+    attached = {handle: ifindex for handle, ifindex in attached.items() if handle not in detached}
     names = {device.ifindex: device.ifname for device in devices}
     state.rows = dict(rows)
     state.owned = {_ORPHANS: dict(rows)}
@@ -60,6 +64,8 @@ def reconcile(
             draft.touched["neighbour", f"{segment}/{address}"] = None
     for segment, mac in state.fdb:
         draft.touched["fdb", f"{segment}/{mac}"] = None
+    if not _were_there(rows):
+        _forget_offloads(state, devices)
     draft.make_missing = True
     draft.links_read(devices)
     draft.set_ageing(ageing_s)
@@ -68,9 +74,60 @@ def reconcile(
         state.attached.pop(stray.handle, None)
         state.xdp.pop(stray.handle, None)
     plan = draft.plan()
-    leases = () if any(table is Table.PORTS for table, _ in rows) else restored(plan.state, now)
-    effects: tuple[Effect, ...] = (*strays, *leases, *plan.effects)
+    leases = () if _were_there(rows) else restored(plan.state, now)
+    finish = tuple(effect for effect in plan.effects if isinstance(effect, Finish))
+    planned = plan.effects[: len(plan.effects) - len(finish)]
+    effects: tuple[Effect, ...] = (*resumed, *strays, *leases, *planned, *_raised(draft.base, plan.state), *finish)
     return Plan(state=plan.state, effects=effects)
+
+
+def resume(unfinished: Iterable[Effect], rows: Rows, attached: dict[int, int]) -> list[Effect]:
+    """Of what the last agent may not have done to the end, what comes before anything else.
+
+    Args:
+        unfinished: as saved.
+        rows, attached: what is there. Where no switch is, the machine was started anew: nothing is left to be undone.
+    """
+    if not _were_there(rows):
+        return []
+    due = [effect for effect in unfinished if not _raises(effect)]
+    return [e for e in due if not isinstance(e, Detach) or attached.get(e.handle) == e.ifindex]
+
+
+def _were_there(rows: Rows) -> bool:
+    """The switch was there before this start."""
+    return any(table is Table.PORTS for table, _ in rows)
+
+
+def _forget_offloads(state: State, devices: Iterable[Device]) -> None:
+    """The machine was started anew: that an uplink takes tags out of frames is nobody's wish yet."""
+    for device in devices:
+        before = state.before.get(device.ifname)
+        if device.rxvlan and before is not None and before.rxvlan:
+            state.before[device.ifname] = replace(before, rxvlan=False)
+
+
+def _raises(effect: Effect) -> bool:
+    return isinstance(effect, SetDevice) and bool(effect.up)
+
+
+def _raised(base: State, state: State) -> list[Effect]:
+    """The devices that were still to be set up; only with a program on them."""
+    running = set(state.attached.values())
+    return [e for e in base.unfinished if isinstance(e, SetDevice) and e.up and (e.ifindex, e.ifname) in running]
+
+
+def seen_after(effects: Iterable[Effect], devices: Iterable[Device]) -> list[Device]:
+    """The devices as netlink will show them."""
+    there = {(device.ifindex, device.ifname): device for device in devices}
+    for effect in effects:
+        if isinstance(effect, SetDevice) and (at := (effect.ifindex, effect.ifname)) in there:
+            wanted = {name: getattr(effect, name) for name in ("up", "arp", "ipv6", "promisc", "rxvlan")}
+            there[at] = replace(there[at], **{name: value for name, value in wanted.items() if value is not None})
+        elif isinstance(effect, RemoveInternal):
+            gone = (effect.pair.ifname, effect.pair.peer)
+            there = {at: device for at, device in there.items() if device.ifname not in gone}
+    return list(there.values())
 
 
 def _strays(state: State) -> list[Detach | SetXdp]:

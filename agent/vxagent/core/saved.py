@@ -8,6 +8,7 @@ from typing import Any
 from vxagent.core.effects import Document
 from vxagent.core.numbers import Numbers
 from vxagent.core.state import Before, State
+from vxagent.core.unfinished import from_document
 from vxagent.errors import StoreError, VxagentError
 from vxagent.model.fdb import StaticEntry
 from vxagent.model.lease import Lease
@@ -68,6 +69,8 @@ def _load(state: State, given: dict[tuple[str, str], int], kind: str, name: str,
             state.leases[name] = tuple(Lease(**lease) for lease in fields["leases"])
         case "before":
             state.before[name] = Before(**fields)
+        case "unfinished":
+            state.unfinished = from_document(fields)
         case "number":
             space, owner, number = fields["space"], fields["owner"], fields["number"]
             given[space, owner] = int(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 
-from vxagent.core.effects import Xdp
+from vxagent.core.effects import Effect, Xdp
 from vxagent.core.numbers import Numbers
 from vxagent.core.tables import Rows
 from vxagent.errors import NotFound
@@ -61,6 +61,7 @@ class State:
         leases: as last seen, by port id; of ports that are held to them.
         numbers: handles, slots, counters.
         before: by ifname.
+        unfinished: what the agent before this one may not have done to the end.
         devices: by ifname, as netlink last showed them.
         rows: what the kernel's tables hold.
         owned: which rows belong to whom.
@@ -77,6 +78,7 @@ class State:
     leases: dict[str, tuple[Lease, ...]] = field(default_factory=dict)
     numbers: Numbers = field(default_factory=Numbers)
     before: dict[str, Before] = field(default_factory=dict)
+    unfinished: tuple[Effect, ...] = ()
     devices: dict[str, Device] = field(default_factory=dict)
     rows: Rows = field(default_factory=dict)
     owned: dict[Owner, Rows] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from vxagent import steps
 from vxagent.errors import HostError, mend_lack
 
 KERNEL_FLOOR = (6, 1)
@@ -54,6 +55,23 @@ class Command(IntEnum):
     LINK_CREATE = 28
     LINK_UPDATE = 29
     LINK_DETACH = 34
+
+
+_CHANGES = frozenset(
+    {
+        Command.MAP_CREATE,
+        Command.MAP_UPDATE_ELEM,
+        Command.MAP_DELETE_ELEM,
+        Command.PROG_LOAD,
+        Command.OBJ_PIN,
+        Command.MAP_LOOKUP_AND_DELETE_ELEM,
+        Command.MAP_UPDATE_BATCH,
+        Command.MAP_DELETE_BATCH,
+        Command.LINK_CREATE,
+        Command.LINK_UPDATE,
+        Command.LINK_DETACH,
+    }
+)
 
 
 class BpfError(HostError):
@@ -120,7 +138,11 @@ def call(command: Command, attributes: ctypes.Array[ctypes.c_char]) -> int:
         What it returned, or -errno.
     """
     result: int = _libc.syscall(_NUMBER, int(command), ctypes.byref(attributes), _ATTR_SIZE)
-    return result if result >= 0 else -ctypes.get_errno()
+    if result < 0:
+        return -ctypes.get_errno()
+    if command in _CHANGES:
+        steps.taken()
+    return result
 
 
 def call_or_fail(command: Command, attributes: ctypes.Array[ctypes.c_char], what: str) -> int:
@@ -158,6 +180,7 @@ def unpin(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise BpfError(f"remove the pin {path}", error.errno or 0) from error
+    steps.taken()
 
 
 def open_pin(path: Path) -> int | None:

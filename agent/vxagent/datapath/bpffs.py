@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from vxagent import steps
 from vxagent.errors import HostError
 
 HOST_BPFFS = Path("/sys/fs/bpf")
@@ -60,6 +61,7 @@ def ensure(path: Path, pin_root: Path) -> None:
         if number == errno.ENODEV:
             mend = "the kernel needs CONFIG_BPF_SYSCALL"
         raise HostError(f"no bpffs at {path}, and cannot mount one: {os.strerror(number)}", mend)
+    steps.taken()
     if in_private_namespace():
         log.warning("the bpffs at %s is mounted in a private mount namespace: forwarding ends with it", path)
 
@@ -84,8 +86,10 @@ def remove(path: Path) -> None:
     if _libc.umount2(os.fsencode(path), _MNT_DETACH) < 0:
         number = ctypes.get_errno()
         raise HostError(f"cannot unmount {path}: {os.strerror(number)}", f"have root do: umount {path}")
+    steps.taken()
     with contextlib.suppress(OSError):  # somebody keeps something in it
         path.rmdir()
+        steps.taken()
 
 
 def in_private_namespace() -> bool:

@@ -128,6 +128,7 @@ class FakeDatapath:
         misled: port handle → ifindex to which somebody made frames for it go at XDP.
         lost: what `faults` answers, until it is mended.
         known: what IGMP and MLD are to have told; frames of the fake do not follow it.
+        counted: by index into traffic; a test fills it.
     """
 
     def __init__(self) -> None:
@@ -144,6 +145,7 @@ class FakeDatapath:
         self.refuses: set[int] = set()
         self.others: dict[int, list[int]] = {}
         self.drop_counts: dict[tuple[int, int, int], int] = {}
+        self.counted: dict[int, Traffic] = {}
         self.given: dict[int, Lease] = {}
         self.queue: list[Event] = []
         self.detached: set[int] = set()
@@ -174,6 +176,7 @@ class FakeDatapath:
         self.programs.clear()
         self.xdp_roles.clear()
         self.drop_counts.clear()
+        self.counted.clear()
         self.given.clear()
         self.opened = False
 
@@ -238,6 +241,8 @@ class FakeDatapath:
 
     def clear_counters(self, effect: ClearCounters) -> None:
         """See Datapath."""
+        for counter in effect.counters:
+            self.counted.pop(counter, None)
         if effect.port or effect.segment:
             for port, segment, reason in list(self.drop_counts):
                 if effect.port in (0, port) and effect.segment in (0, segment):
@@ -322,7 +327,7 @@ class FakeDatapath:
 
     def traffic(self, counters: Sequence[int]) -> list[Traffic]:
         """See Datapath."""
-        return [Traffic() for _ in counters]
+        return [self.counted.get(index, Traffic()) for index in counters]
 
     def drops(self) -> list[Drop]:
         """See Datapath."""

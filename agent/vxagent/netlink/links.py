@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from vxagent import steps
 from vxagent.core.effects import InternalPair, MakeInternal, RemoveInternal, SetDevice
 from vxagent.errors import HostError, mend_lack
 from vxagent.model.device import Device
@@ -210,11 +211,13 @@ def _set_ipv6(ifname: str, on: bool) -> None:
     """Switch IPv6 of a device on or off; a device that has none, or is gone meanwhile, has nothing to switch."""
     with suppress(FileNotFoundError), open(_CONF / ifname / "disable_ipv6", "wb", buffering=0) as switch:
         switch.write(b"0" if on else b"1")
+        steps.taken()
 
 
 def _set_rxvlan(ifname: str, on: bool) -> None:
     try:
         set_rxvlan(ifname, on)
+        steps.taken()
     except OSError as error:
         if error.errno == errno.ENODEV:
             raise

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
+from vxagent import steps
+
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x4, 0x10
 NLM_F_DUMP = 0x300
@@ -27,6 +29,7 @@ _SOL_NETLINK = 270
 _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 10, 11
 _NLM_F_CAPPED, _NLM_F_ACK_TLVS = 0x100, 0x200
 _NLMSGERR_ATTR_MSG = 1
+_KIND_OF_REQUEST, _GET = 0x3, 2  # NEW, DEL, GET and SET of everything are numbered in that order
 _NLA_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port id
@@ -126,7 +129,10 @@ class Requests:
             OSError: with the kernel's error number and, where it gives one, its explanation.
         """
         with self._lock:
-            return list(self._replies(self._send(kind, NLM_F_ACK | flags, body)))
+            answers = list(self._replies(self._send(kind, NLM_F_ACK | flags, body)))
+        if kind & _KIND_OF_REQUEST != _GET:
+            steps.taken()
+        return answers
 
     def dump(self, kind: int, body: bytes) -> list[Message]:
         """Everything of a kind; read again when it changed meanwhile.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable
-from itertools import count
 
 from vxagent.core.effects import (
     Attach,
@@ -14,6 +12,7 @@ from vxagent.core.effects import (
     Detach,
     Effect,
     EndLeases,
+    Finish,
     FlushFdb,
     MakeInternal,
     Mend,
@@ -33,12 +32,6 @@ from vxagent.store.base import Store
 
 log = logging.getLogger(__name__)
 
-DIE_AFTER = "VXAGENT_DIE_AFTER"
-"""For tests only: an environment variable with a number n. The process ends, as by kill -9, right after the n-th
-effect that it applies (from 1), so that a test can see what the next agent makes of a change cut in two."""
-
-_DEATH_CODE = 137  # what a shell shows for SIGKILL
-
 
 class Executor:
     """Applies effects, through the three adapters, one thread at a time.
@@ -51,6 +44,7 @@ class Executor:
     def __init__(self, datapath: Datapath, links: Links, store: Store) -> None:
         self._act: dict[type, Callable[..., object]] = {
             Save: store.save,
+            Finish: store.finish,
             PutRow: datapath.put,
             DeleteRow: datapath.delete,
             Attach: datapath.attach,
@@ -67,8 +61,6 @@ class Executor:
         }
         self.torn = False
         self.progress = Progress()
-        self._die_after = int(os.environ.get(DIE_AFTER, "0"))
-        self._applied = count(1)
 
     def run(self, effects: Iterable[Effect]) -> None:
         """Apply effects in order. When one fails, undo those before it, last first, and raise its error.
@@ -81,17 +73,12 @@ class Executor:
         done: list[Effect] = []
         try:
             for effect in effects:
-                self._apply(effect)
+                self._act[type(effect)](effect)
+                self.progress.beat()
                 done.append(effect)
         except BaseException:
             self._undo(done)
             raise
-
-    def _apply(self, effect: Effect) -> None:
-        self._act[type(effect)](effect)
-        self.progress.beat()
-        if next(self._applied) == self._die_after:
-            os._exit(_DEATH_CODE)
 
     def _undo(self, done: list[Effect]) -> None:
         for effect in reversed(done):

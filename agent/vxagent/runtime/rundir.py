@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
+from vxagent import steps
 from vxagent.errors import HostError, Refused
 
 DEFAULT_RUN_DIR = Path("/run/vxagent")
@@ -125,6 +126,7 @@ class RunDir:
         try:
             new.write_text(json.dumps(asdict(started)) + "\n")
             new.replace(self._started)
+            steps.taken()
         except OSError as error:
             raise _host_error(f"cannot write {self._started}", error) from error
 
@@ -139,6 +141,7 @@ class RunDir:
         """Remove what an agent leaves, but for its log."""
         for path in (self._started, self.api):
             path.unlink(missing_ok=True)
+            steps.taken()
 
 
 def claim_state_dir(path: Path) -> Lock:

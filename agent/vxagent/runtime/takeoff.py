@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from vxagent.core.plan import Plan
+from vxagent.core.reconcile import resume, seen_after
 from vxagent.core.switch import Switch
 from vxagent.datapath.base import Datapath
 from vxagent.netlink.base import Links
@@ -33,13 +34,14 @@ def take_off(store: Store, datapath: Datapath, links: Links | None) -> None:
 
 def _plan(switch: Switch, datapath: Datapath, links: Links) -> Plan:
     draft = switch.draft()
-    devices = links.devices()
+    attached = datapath.attached()
+    resumed = resume(draft.state.unfinished, datapath.rows(), attached)
+    devices = seen_after(resumed, links.devices())
     names = {device.ifindex: device.ifname for device in devices}
     draft.links_read(devices)
-    draft.state.attached = {
-        handle: (ifindex, names.get(ifindex, "")) for handle, ifindex in datapath.attached().items()
-    }
+    draft.state.attached = {handle: (ifindex, names.get(ifindex, "")) for handle, ifindex in attached.items()}
     draft.state.xdp = datapath.xdp()
     draft.leases_seen(by_port(draft.state, datapath.leases(), time.time()))
     draft.take_off()
-    return draft.plan()
+    plan = draft.plan()
+    return Plan(state=plan.state, effects=(*resumed, *plan.effects))

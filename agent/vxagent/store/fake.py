@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 
-from vxagent.core.effects import Document, Save
+from vxagent.core.effects import Document, Finish, Save
+from vxagent.core.unfinished import UNFINISHED
 from vxagent.errors import StoreError
 
 
@@ -38,6 +39,10 @@ class FakeStore:
         for key in effect.delete:
             self.documents.pop(key, None)
         self.saves += 1
+
+    def finish(self, effect: Finish) -> None:
+        """Remove what is kept of the last change."""
+        self.documents.pop(UNFINISHED, None)
 
     def close(self) -> None:
         """Let go of it."""

@@ -8,14 +8,19 @@ is left byte for byte as it is.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vxagent.core.effects import Document, Save
+from vxagent import steps
+from vxagent.core.effects import Document, Finish, Save
+from vxagent.core.unfinished import UNFINISHED
 from vxagent.errors import StoreError
+
+log = logging.getLogger(__name__)
 
 FILE = "vxagent.db"
 SCHEMA = 1  # PRAGMA user_version; 0 is a file that nobody has written to
@@ -66,6 +71,20 @@ class LocalStore:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany(_DELETE, effect.delete)
             self._database.executemany(_PUT, put)
+        steps.taken()
+
+    def finish(self, effect: Finish) -> None:
+        """Remove what is kept of the last change, without waiting for the disk."""
+        try:
+            with self._store_errors("cannot be written"):
+                self._database.execute("PRAGMA synchronous = NORMAL")
+                try:
+                    self._database.execute(_DELETE, UNFINISHED)
+                    steps.taken()
+                finally:
+                    self._database.execute("PRAGMA synchronous = FULL")
+        except StoreError as error:
+            log.warning("what is done stays marked as unfinished: %s", error)
 
     def close(self) -> None:
         """Let go of the file."""
