@@ -189,6 +189,12 @@ soak: ## Tenants with traffic while all that can change does, SECONDS=600 long, 
 	@$(PY) tests/scale/soak.py $(SECONDS) $(SEED)
 	@MACS=100000 $(PYTEST) -q tests/netns/test_attacks.py -k many_macs
 
+.PHONY: upgrade
+upgrade: ## Builds that take over from each other under traffic, up and down ten times, and 100 reloads; root
+	$(need_root)
+	@$(MAKE) setup
+	@RELOADS=100 UPGRADES=10 $(PYTEST) -q -o timeout=1200 tests/netns/test_upgrade.py tests/bpf/test_handover.py
+
 .PHONY: clean
 clean: ## Remove what the other targets made, .venv too
 	@rm -rf .venv dist build $(BYTECODE)

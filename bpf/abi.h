@@ -14,7 +14,10 @@
 
 #include <linux/types.h>
 
-/* Part of the pin path. Raise it when a struct or the meaning of a map changes. */
+/*
+ * Part of the pin path. Raise it when a struct or the meaning of a map changes; of a meaning tell
+ * maps.MEANINGS, too. Rows are taken over by the names of members (docs/adr/0014).
+ */
 #define VX_LAYOUT 1
 
 /* Members of one segment: of the kernel's 33 tail calls 31 visit VX_CHUNK slots each. */

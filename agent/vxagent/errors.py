@@ -110,7 +110,7 @@ class MapFull(HostError):
         self.table = table
         mend = "remove entries that are no longer needed"
         if table == "fdb":
-            mend += ", or give it more room: fdb_entries in vxagent.toml, from the next `vxagent down` and `up` on"
+            mend += ", or give it more room: fdb_entries in vxagent.toml, then `vxagent reload`"
         super().__init__(f"map {table} is full ({size} entries)", mend)
 
 

@@ -48,7 +48,7 @@ def test_the_next_agent_finds_and_swaps_it(place: Place, links: NetlinkLinks) ->
     second = place.opened(clsact=links)
     assert second.attached() == {1: place.ifindex["a0"]}
     assert _program(place, "a0") not in (before, "")
-    assert place.pins.generations() == [2]
+    assert place.tables.generations() == [2]
 
 
 def test_detaching_takes_it_off(place: Place, links: NetlinkLinks) -> None:

@@ -83,7 +83,7 @@ def test_a_pin_that_was_removed_is_made_anew(place: Place, datapath: BpfDatapath
 
 
 def test_a_pin_that_was_replaced_is_made_anew(place: Place, datapath: BpfDatapath) -> None:
-    objects, pin = pinned_below(place.root), place.pins.map("ports")
+    objects, pin = pinned_below(place.root), place.pins.sets()[0].map("ports")
     pin.unlink()
     with Map.create(maps.declare(maps.DEFAULT_SIZES)["ports"]) as theirs:
         bpf.pin(theirs.fd, pin)
@@ -196,7 +196,7 @@ def few_descriptors(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def test_tail_calls_that_somebody_changed_lead_where_they_should(place: Place, datapath: BpfDatapath) -> None:
-    with Map.open(place.pins.generation(1), maps.progs_spec()) as progs:  # type: ignore[union-attr]  # it is there
+    with Map.open(place.pins.sets()[0].generation(1), maps.progs_spec()) as progs:  # type: ignore[union-attr]  # it is there
         before = [progs.lookup(struct.pack("=I", slot)) for slot in range(8)]
         progs.delete(struct.pack("=I", abi.Prog.WALK))
         with Program.load(THEIRS, PASS) as theirs:

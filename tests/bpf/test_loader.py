@@ -40,7 +40,7 @@ def _counts(place: Place, datapath: BpfDatapath, device: str) -> None:
 
 def test_the_first_open_pins_every_map_and_one_generation(place: Place) -> None:
     place.opened()
-    expected = {f"v1/{name}" for name in maps.declare(SIZES)} | {"v1/progs-1"}
+    expected = {f"v1/{name}" for name in maps.declare(SIZES)} | {"v1/progs-1", "v1/description"}
     assert {pin for pin in place.listing() if "/" in pin} == expected
 
 
@@ -70,18 +70,9 @@ def test_a_deleted_row_is_gone(place: Place) -> None:
     assert set(datapath.rows()) == {(Table.SETTINGS, 0)}
 
 
-def test_pinned_maps_of_other_sizes_are_refused(place: Place) -> None:
-    place.opened().close()
-    other = place.datapath(sizes=maps.Sizes(ports=64, segments=64, memberships=256, fdb=2048, counters=64))
-    with pytest.raises(HostError, match=r"v1/fdb has max entries 1024 instead of 2048; set the sizes back, or"):
-        other.open()
-    assert place.listing() >= {"v1/fdb", "v1/progs-1"}
-    place.opened()
-
-
 def test_a_pin_of_another_kind_is_refused(place: Place) -> None:
     place.opened().close()
-    pin = place.pins.map("devices")
+    pin = place.tables.map("devices")
     pin.unlink()
     alien = MapSpec(name="devices", type=MapType.HASH, key_size=8, value_size=8, max_entries=64)
     Map.open_or_create(pin, alien).close()
@@ -219,7 +210,7 @@ def test_a_native_xdp_link_runs_on_a_veth(place: Place) -> None:
 
 
 def _generations(place: Place) -> list[int]:
-    return place.pins.generations()
+    return place.tables.generations()
 
 
 def test_reload_swaps_every_link_and_leaves_one_generation(place: Place) -> None:
@@ -255,7 +246,7 @@ def test_reloading_under_traffic_loses_no_frame(place: Place) -> None:
         sender.join()
     arrived = 100 * next(batches) - place.lost_before("a0")
     wait_until(lambda: _drops(datapath) == arrived, what="each frame that arrived is counted")
-    assert place.pins.generations() == [11]
+    assert place.tables.generations() == [11]
 
 
 def test_open_without_replace_touches_no_program(place: Place) -> None:
@@ -291,7 +282,7 @@ datapath.open()
             [1, 2],
             1,
         ),
-        ("pins.Pins.remove_generation = die", [1, 2], 2),
+        ("pins.SetPins.remove_generation = die", [1, 2], 2),
     ],
     ids=["before the links are swapped", "between two links", "before the old generation goes"],
 )
@@ -320,7 +311,7 @@ def test_flooding_survives_an_agent_that_dies(place: Place) -> None:
     """The tail-call table is emptied once only programs refer to it, so its pin must stay."""
     place.join(first := place.opened(), 1, "a0")
     first.close()
-    table = Map.open(place.pins.generation(1), maps.progs_spec())
+    table = Map.open(place.tables.generation(1), maps.progs_spec())
     assert table is not None
     with table:
         assert table.lookup(bytes(4)) is not None
@@ -341,7 +332,7 @@ def test_of_a_switch_that_was_being_removed_nothing_is_taken_over(place: Place) 
     datapath = place.opened()
     datapath.put(place.port(1, "a0")[0])
     datapath.close()
-    gone = place.pins.maps.rename(place.root / f"gone-{place.pins.maps.name}")  # and then the agent died
+    gone = place.pins.sets()[0].directory.rename(place.root / "gone-v1")  # and then the agent died
     datapath.open()
     assert [table for table, _ in datapath.rows()] == [Table.SETTINGS]
     assert not gone.exists()

@@ -61,7 +61,7 @@ class Switch:
     @contextmanager
     def map(self, name: str) -> Iterator[Map]:
         """One of the switch's maps, by its pin."""
-        opened = Map.open(self.pins.map(name), maps.declare(maps.DEFAULT_SIZES)[name])
+        opened = Map.open(self.pins.sets()[-1].map(name), maps.declare(maps.DEFAULT_SIZES)[name])
         assert opened is not None
         with opened:
             yield opened
@@ -231,7 +231,8 @@ def test_what_somebody_does_again_and_again_is_not_fought_over(switch: Switch) -
     """He has the last word for a while, and the log does not fill."""
     before = switch.count("drift", "tail_call")
     lines = switch.lan.agent.log().count("drift: tail_call vx_lease")
-    with Map.open(switch.pins.generation(max(switch.pins.generations())), maps.progs_spec()) as progs:  # type: ignore[union-attr]  # it is there
+    tables = switch.pins.sets()[-1]
+    with Map.open(tables.generation(max(tables.generations())), maps.progs_spec()) as progs:  # type: ignore[union-attr]  # it is there
         slot = struct.pack("=I", abi.Prog.LEASE)
 
         def taken_out_again() -> bool:

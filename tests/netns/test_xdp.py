@@ -55,7 +55,7 @@ def receives(lan: Lan, ifname: str) -> bool:
     """Whether XDP of other ports sends to a device."""
     wanted = struct.pack("=I", lan.device(ifname)["ifindex"])
     with_pin = Map.open(
-        Pins(lan.agent.run_dir / "bpf").map("xdp_devices"), maps.declare(maps.DEFAULT_SIZES)["xdp_devices"]
+        Pins(lan.agent.run_dir / "bpf").sets()[-1].map("xdp_devices"), maps.declare(maps.DEFAULT_SIZES)["xdp_devices"]
     )
     assert with_pin is not None
     with with_pin as devices:

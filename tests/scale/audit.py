@@ -81,7 +81,7 @@ def learn(pins: Pins, entries: int) -> None:
     keys = b"".join(struct.pack("=Q", fdb_key(1, 0x020000000000 + n)) for n in range(entries))
     seen_ns = time.monotonic_ns()
     value = abi.FDB_ENTRY.pack(port=2, segment=1, origin=Origin.LEARNED, seen_ns=seen_ns)
-    fdb = Map.open(pins.map("fdb"), maps.declare(maps.DEFAULT_SIZES)["fdb"])
+    fdb = Map.open(pins.sets()[-1].map("fdb"), maps.declare(maps.DEFAULT_SIZES)["fdb"])
     assert fdb is not None
     with fdb:
         fdb.update_batch(keys, value * entries)

@@ -22,7 +22,7 @@ from vxagent.datapath import maps
 from vxagent.datapath.attachments import Clsact
 from vxagent.datapath.bpf_datapath import BpfDatapath
 from vxagent.datapath.bpf_map import Map
-from vxagent.datapath.pins import Pins
+from vxagent.datapath.pins import Pins, SetPins
 from vxagent.lab.namespaces import Namespace
 from vxagent.lab.world import World
 
@@ -65,6 +65,11 @@ class Place:
             self.namespace.ip("link", "set", end, "up")
             self.ifindex[end] = socket.if_nametoindex(end)
 
+    @property
+    def tables(self) -> SetPins:
+        """The pins of the tables that programs go by."""
+        return self.pins.sets()[-1]
+
     def unplug(self, name: str) -> None:
         """The pair vanishes."""
         self.namespace.ip("link", "delete", f"{name}0")
@@ -83,7 +88,7 @@ class Place:
 
     def map(self, name: str) -> Map:
         """One of the pinned maps, beside the data path."""
-        found = Map.open(self.pins.map(name), maps.declare(SIZES)[name])
+        found = Map.open(self.tables.map(name), maps.declare(SIZES)[name])
         assert found is not None
         self._stack.callback(found.close)
         return found

@@ -398,8 +398,8 @@ def test_a_kernel_that_was_torn_is_made_whole(monkeypatch: pytest.MonkeyPatch) -
         rows = host.datapath.rows()
         host.datapath.table.clear()
         agent._changes.executor.torn = True
-        await until(lambda: host.datapath.rows() == rows)
-        assert not agent._changes.executor.torn
+        await until(lambda: not agent._changes.executor.torn)
+        assert host.datapath.rows() == rows
 
     host.run(work)
 

@@ -47,6 +47,9 @@ class Attachments(Protocol):
     def swap(self, program: Program) -> None:
         """Run this program wherever one runs, without losing a frame."""
 
+    def program_ids(self) -> set[int]:
+        """The kernel's numbers of the programs that run, as far as it tells."""
+
     def attached(self) -> dict[int, int]:
         """Port handle → ifindex, 0 where the device is gone."""
 
@@ -80,6 +83,9 @@ class TcxAttachments:
 
     def swap(self, program: Program) -> None:
         self._links.swap(program)
+
+    def program_ids(self) -> set[int]:
+        return self._links.program_ids()
 
     def attached(self) -> dict[int, int]:
         return self._links.ifindexes()
@@ -116,6 +122,9 @@ class ClsactAttachments:
     def swap(self, program: Program) -> None:
         for ifindex in self.attached().values():
             self._clsact.attach_clsact(ifindex, program.fd)
+
+    def program_ids(self) -> set[int]:
+        return set()  # netlink tells of a filter's program, which replacing it has set
 
     def attached(self) -> dict[int, int]:
         found = {}

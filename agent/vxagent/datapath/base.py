@@ -156,8 +156,11 @@ class Datapath(Protocol):
         """Create or open the pinned maps and load the programs; `replace` swaps the program of every link
         that a previous agent left (under traffic, without a lost frame)."""
 
-    def reload(self) -> None:
-        """Load the programs anew and swap them everywhere."""
+    def take_over(self) -> None:
+        """Have the tables and programs that `open` has prepared beside those that run take over from them."""
+
+    def reload(self, *, fdb_entries: int | None = None) -> None:
+        """Load the programs anew and swap them everywhere; with as much room in the FDB (None: as there is)."""
 
     def close(self) -> None:
         """Let go of all descriptors. The kernel goes on forwarding."""

@@ -1,16 +1,17 @@
 """The data path in the kernel: `datapath.base.Datapath` by bpf(2).
 
-Maps and links are pinned and outlive the agent. Programs come in generations: a new one is loaded and its
-tail-call table pinned, then every link is swapped to it, then the tables of older ones are removed. Killed
-at any point, the agent leaves programs that work, and the next `open` clears up.
+Maps and links are pinned and outlive the agent. Programs come in generations: a new one is loaded, probed, and its
+tail-call table pinned, then every link is swapped to it, then the tables of older ones are removed. Where this build
+or its settings want other maps than those that are pinned, a second set of them is made and filled (`open`,
+`reload`), the agent makes its rows what it wants, and then the set takes over together with its programs
+(`take_over`). Killed at any point, the agent leaves programs that work, and the next `open` finishes or undoes it.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from vxagent.core.audit import Fault, XdpAt
@@ -28,56 +29,23 @@ from vxagent.core.effects import (
     Xdp,
 )
 from vxagent.core.tables import MembershipRow, Rows, SegmentFlag, SegmentRow, Table
-from vxagent.datapath import abi, bpf, bpf_link, bpffs, codec, maps, programs, source
+from vxagent.datapath import bpf, bpf_link, bpffs, codec, description, maps, programs, source
 from vxagent.datapath.attachments import Attachments, Clsact, ClsactAttachments, TcxAttachments
 from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Lease, Multicast, Traffic
 from vxagent.datapath.bpf_map import Map, MapType
 from vxagent.datapath.bpf_prog import Program, ProgSpec
 from vxagent.datapath.bytecode import Bytecode
-from vxagent.datapath.counters import Counters
-from vxagent.datapath.epoch import Epoch
-from vxagent.datapath.fdb_map import FdbMap
-from vxagent.datapath.groups import GroupMaps
-from vxagent.datapath.lease_map import LeaseMap
+from vxagent.datapath.grace import wait_for_programs
 from vxagent.datapath.ledger import Ledger
 from vxagent.datapath.mending import Mender
+from vxagent.datapath.opened import Opened, read_event
 from vxagent.datapath.pins import Pins
-from vxagent.datapath.programs import Generation
-from vxagent.datapath.ring import RingReader
-from vxagent.datapath.table_reader import TableBytes, TableReader
+from vxagent.datapath.probe import probe
+from vxagent.datapath.table_reader import TableBytes
+from vxagent.datapath.table_set import TableSet
+from vxagent.datapath.takeover import Takeover, choose_tables
 from vxagent.datapath.xdp import XdpDevices, links_below
 from vxagent.errors import HostError
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Objects:
-    """What an open data path holds."""
-
-    maps: dict[str, Map]
-    attachments: Attachments
-    xdp: XdpDevices
-    epoch: Epoch
-    fdb: FdbMap
-    leases: LeaseMap
-    groups: GroupMaps
-    counters: Counters
-    ring: RingReader
-    tables: TableReader
-    ledger: Ledger
-    mender: Mender
-    generation: Generation | None = None
-
-    def close(self) -> None:
-        self.ledger.clear()
-        self.attachments.close()
-        self.xdp.close()
-        self.ring.close()
-        if self.generation is not None:
-            self.generation.close()
-        for opened in self.maps.values():
-            opened.close()
 
 
 class BpfDatapath:
@@ -114,26 +82,34 @@ class BpfDatapath:
         self._sizes = sizes
         self._clsact = clsact
         self._force_clsact = force_clsact
-        self._objects: _Objects | None = None
+        self._objects: Opened | None = None
+        self._takeover: Takeover | None = None
+        self._abi = b""
+        self._events: list[Event] = []
 
     def open(self, *, replace: bool = True) -> None:
         """Create or open the pinned maps; with `replace`, load the programs and swap them everywhere.
 
-        Without, what is there is taken as it is: programs go on unchanged, maps may have other sizes, and
+        Where other maps are wanted than those that are pinned, what ran before goes on until `take_over`.
+
+        Without `replace`, what is there is taken as it is: programs go on unchanged, maps may have other sizes, and
         the first `attach` loads programs for itself.
 
         Raises:
-            HostError: kernel too old, no bytecode, no bpffs, no right, or pinned maps of another shape.
+            HostError: kernel too old, no bytecode, no bpffs, no right, pinned maps that nobody knows, or programs
+                that the kernel refuses or that do not pass their probe; what ran before goes on.
         """
         bpf.check_kernel()
         code = source.load(self._cache) if replace else None  # what may well fail comes before any change
+        self._abi = source.abi()
         bpffs.ensure(self._mount, self._pins.root)
         fresh = self._pins.is_empty()
         try:
             self._pins.make()
-            self._objects = self._open_objects(adopt=not replace)
+            tables, self._takeover = choose_tables(self._pins, description.of_build(self._sizes), adopt=not replace)
+            self._objects = self._opened(tables)
             if code is not None:
-                self._renew(code)
+                self._renew(self._objects, code)
         except BaseException:
             self.close()
             if fresh:  # then nothing of it stays
@@ -141,16 +117,60 @@ class BpfDatapath:
                     self.destroy()
             raise
 
-    def reload(self) -> None:
-        """Load the programs anew and swap them everywhere.
+    def take_over(self) -> None:
+        """Have new tables, if there are any, take over from those that programs go by until now.
 
         Raises:
-            HostError: no bytecode, or the kernel refused; what ran before goes on.
+            HostError: the kernel refused; unless it did so in the midst of it, what ran before goes on.
         """
-        self._renew(source.load(self._cache))
+        if self._takeover is not None:
+            self._events += self._takeover.finish(self._now)
+            self._takeover = None
+
+    def reload(self, *, fdb_entries: int | None = None) -> None:
+        """Load the programs anew and swap them everywhere.
+
+        Args:
+            fdb_entries: how many entries the FDB shall have room for from now on; None: as many as it has.
+
+        Raises:
+            HostError: no bytecode, the kernel refused, or the programs do not pass their probe; what ran before goes
+                on.
+        """
+        if source.abi() != self._abi:
+            raise HostError(
+                "another version of vxagent was installed since this agent started",
+                "have it take over: `vxagent stop`, then `vxagent up`",
+            )
+        code = source.load(self._cache)
+        sizes = self._sizes if fdb_entries is None else replace(self._sizes, fdb=fdb_entries)
+        wanted = description.of_build(sizes)
+        if wanted == self._now.tables.description:
+            self._renew(self._now, code)
+            self.take_over()
+            return
+        before = self._now
+        takeover = self._takeover = Takeover.prepare(self._pins, wanted, [before.tables])
+        opened: Opened | None = None
+        try:
+            opened = self._opened(takeover.tables)
+            self._renew(opened, code)
+            self._objects = opened
+            self.take_over()
+        except BaseException:
+            if takeover.give_up(opened):
+                self._takeover, self._objects = None, before
+                if opened is not None:
+                    opened.let_go_of_pins()
+            raise
+        before.let_go_of_pins()
+        self._sizes = sizes  # whoever reads the tables of before holds them open
 
     def close(self) -> None:
         """Let go of all descriptors. The kernel goes on forwarding."""
+        takeover, self._takeover = self._takeover, None
+        if takeover is not None:
+            takeover.give_up(self._objects)
         objects, self._objects = self._objects, None
         if objects is not None:
             objects.close()
@@ -190,7 +210,7 @@ class BpfDatapath:
     def _delete(self, effect: DeleteRow) -> None:
         if effect.table is Table.FDB:
             self._now.fdb.delete(effect.key)
-        elif effect.table is Table.NEIGHBOURS and self._is_leased(effect.key):
+        elif effect.table is Table.NEIGHBOURS and self._now.is_leased(effect.key):
             return
         elif self._now.maps[effect.table].spec.type is MapType.ARRAY:
             self._write(effect.table, effect.key, codec.empty(effect.table))
@@ -229,6 +249,8 @@ class BpfDatapath:
         how many leases it has and had to do without, and what it took out of its buckets."""
         counters = self._now.counters
         counters.clear_traffic(effect.counters)
+        if self._takeover is not None:
+            self._takeover.handover.clear(effect.counters, effect.port, effect.segment)
         if effect.port or effect.segment:
             counters.clear_drops(effect.port, effect.segment)
         if effect.port and not effect.segment:
@@ -241,18 +263,18 @@ class BpfDatapath:
         the counts of the first two right."""
         self._now.leases.sweep()
         self._now.groups.sweep()
-        gone = self._now.fdb.age(self._ageing_ns())
+        gone = self._now.fdb.age(self._now.ageing_ns())
         if gone:
             self._now.epoch.rise()
         return gone
 
     def rows(self) -> Rows:
         """The rows that the kernel holds (of `fdb` and `neighbours` those of the agent's)."""
-        return self._now.tables.rows()
+        return self._now.reader.rows()
 
     def contents(self, table: Table) -> TableBytes:
         """One table's rows of the agent's, as bytes that can be compared."""
-        return self._now.tables.read(table)
+        return self._now.reader.read(table)
 
     def runs(self, wanted: Mapping[int, int]) -> dict[int, bool]:
         """Port handle → whether the tc program in use runs on that device; what is costly to look at is left out."""
@@ -290,7 +312,7 @@ class BpfDatapath:
 
     def fdb(self, *, segment: int | None = None) -> Iterator[FdbEntry]:
         """The FDB, read in batches; entries aged out already are left out."""
-        return self._now.fdb.entries(self._ageing_ns(), segment)
+        return self._now.fdb.entries(self._now.ageing_ns(), segment)
 
     def fdb_room(self) -> int:
         """How many entries the FDB can hold."""
@@ -326,39 +348,20 @@ class BpfDatapath:
 
     def events(self) -> list[Event]:
         """Take the records that wait in the event ring."""
-        return [_event(record) for record in self._now.ring.read()]
+        before, self._events = self._events, []
+        return [*before, *map(read_event, self._now.ring.read())]
 
     @property
-    def _now(self) -> _Objects:
+    def _now(self) -> Opened:
         if self._objects is None:
             raise HostError("the data path is not open")
         return self._objects
 
-    def _open_objects(self, *, adopt: bool) -> _Objects:
-        opened: dict[str, Map] = {}
+    def _opened(self, tables: TableSet) -> Opened:
         ledger = Ledger()
-        try:
-            for name, spec in maps.declare(self._sizes).items():
-                opened[name] = Map.open_or_create(self._pins.map(name), spec, adopt=adopt)
-                ledger.note(self._pins.map(name), opened[name])
-            return _Objects(
-                maps=opened,
-                attachments=self._attachments(opened[Table.DEVICES], ledger),
-                xdp=XdpDevices(self._pins.xdp, opened["xdp_devices"], ledger),
-                epoch=Epoch(opened["epochs"]),
-                fdb=FdbMap(opened["fdb"], opened["moves"], opened["learning"], opened["forgotten"]),
-                leases=LeaseMap(opened),
-                groups=GroupMaps(opened),
-                counters=Counters(opened),
-                ring=RingReader(opened["events"]),
-                tables=TableReader(opened),
-                ledger=ledger,
-                mender=Mender(self._pins, self._mount, ledger),
-            )
-        except BaseException:
-            for some in opened.values():
-                some.close()
-            raise
+        attachments = self._attachments(tables.maps[Table.DEVICES], ledger)
+        xdp = XdpDevices(self._pins.xdp, tables.maps["xdp_devices"], ledger)
+        return Opened(tables, attachments, xdp, Mender(self._pins, tables.pins, self._mount, ledger))
 
     def _attachments(self, devices: Map, ledger: Ledger) -> Attachments:
         if self._has_tcx():
@@ -376,54 +379,47 @@ class BpfDatapath:
         TcxAttachments(self._pins.links).remove()
         if self._clsact is None or self._has_tcx():
             return
-        devices = Map.open(self._pins.map(Table.DEVICES), maps.declare(self._sizes)[Table.DEVICES], adopt=True)
-        if devices is not None:
-            with devices:
-                ClsactAttachments(self._clsact, devices).remove()
-
-    def _load(self, code: Bytecode) -> Generation:
-        """A new generation, pinned."""
-        number = max(self._pins.generations(), default=0) + 1
-        generation = Generation.load(code.programs, self._now.maps)
-        try:
-            bpf.pin(generation.progs.fd, self._pins.generation(number))
-        except BaseException:
-            generation.close()
-            raise
-        self._now.ledger.note(self._pins.generation(number), generation.progs)
-        return generation
+        for pins in self._pins.sets():
+            devices = Map.open(pins.map(Table.DEVICES), maps.declare(self._sizes)[Table.DEVICES], adopt=True)
+            if devices is not None:
+                with devices:
+                    ClsactAttachments(self._clsact, devices).remove()
 
     def _program(self, spec: ProgSpec) -> Program:
-        """One of the generation that runs; the first time without one, load it."""
+        """One of the generation that is loaded; the first time without one, load it."""
         now = self._now
         if now.generation is None:
-            now.generation = self._load(source.load(self._cache))
+            now.load(source.load(self._cache))
+        assert now.generation is not None
+        if self._takeover is not None:
+            self._takeover.go_live()
         return now.generation.programs[spec.name]
 
-    def _renew(self, code: Bytecode) -> None:
-        """Load a new generation, swap every link to it, then remove the older ones."""
-        now = self._now
-        older = self._pins.generations()
-        fresh = self._load(code)
-        previous, now.generation = now.generation, fresh
+    def _renew(self, opened: Opened, code: Bytecode) -> None:
+        """Load a new generation and probe it; unless its tables have yet to take over, swap every link to it, then
+        remove the older ones."""
+        pins = opened.tables.pins
+        older = pins.generations()
+        previous = opened.generation
+        number = opened.load(code)
+        try:
+            probe(opened)
+            if self._takeover is None:
+                opened.swap()
+        except BaseException:
+            opened.drop_generation(number, previous)
+            raise
+        if self._takeover is not None or not older:
+            return
+        opened.epoch.rise()
+        wait_for_programs()
         if previous is not None:
             previous.close()
-        now.attachments.swap(fresh.programs[programs.TC.name])
-        now.xdp.swap(fresh.programs[programs.XDP.name])
-        for number in older:
-            now.ledger.forget(self._pins.generation(number))
-            self._pins.remove_generation(number)
+        for old in older:
+            opened.forget_generation(old)
 
     def _write(self, table: Table, key: int, value: bytes) -> None:
         self._now.maps[table].update(codec.encode_key(table, key), value)
-
-    def _ageing_ns(self) -> int:
-        value = self._now.maps[Table.SETTINGS].lookup(codec.encode_key(Table.SETTINGS, 0))
-        return abi.SETTINGS.unpack(value)["ageing_ns"] if value else 0
-
-    def _is_leased(self, key: int) -> bool:
-        value = self._now.maps[Table.NEIGHBOURS].lookup(codec.encode_key(Table.NEIGHBOURS, key))
-        return value is not None and codec.is_leased(value)
 
     def _begin(self, effect: PutRow) -> None:
         """What the programs know of groups is not the new place's, nor that of a segment that was not snooped."""
@@ -435,15 +431,3 @@ class BpfDatapath:
                 before = old.flags if isinstance(old, SegmentRow) else SegmentFlag(0)
                 if SegmentFlag.GROUPS & segment.flags & ~before:
                     self._now.groups.begin_segment(effect.key)
-
-
-def _event(record: bytes) -> Event:
-    time_ns, kind, port, other_port, segment, mac, _ = abi.EVENT.struct.unpack(record)
-    return Event(
-        time_ns=time_ns,
-        type=kind,
-        port=port,
-        other_port=other_port,
-        segment=segment,
-        mac=int.from_bytes(mac, "big"),
-    )

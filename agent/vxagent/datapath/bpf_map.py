@@ -35,6 +35,7 @@ class MapType(IntEnum):
     PERCPU_ARRAY = 6
     LRU_HASH = 9
     LPM_TRIE = 11
+    ARRAY_OF_MAPS = 12
     DEVMAP = 14
     RINGBUF = 27
 
@@ -105,14 +106,18 @@ class Map(bpf.Fd):
         self.stride = spec.stride
 
     @classmethod
-    def create(cls, spec: MapSpec) -> Map:
+    def create(cls, spec: MapSpec, *, inner: Map | None = None) -> Map:
         """Make a new map.
+
+        Args:
+            inner: of a map of maps, one like those that it will hold.
 
         Raises:
             BpfError: the kernel refused.
         """
         data = _CREATE.pack(
-            spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags, 0, 0, bpf.object_name(spec.name)
+            *(spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags),
+            *(0 if inner is None else inner.fd, 0, bpf.object_name(spec.name)),
         )
         return cls(bpf.call_or_fail(Command.MAP_CREATE, bpf.attr(data), f"create map {spec.name}"), spec)
 
@@ -143,6 +148,22 @@ class Map(bpf.Fd):
         return cls(fd, spec)
 
     @classmethod
+    def open_as_it_is(cls, path: Path, name: str) -> Map | None:
+        """Open a pinned map, whatever it is, or None where nothing is pinned.
+
+        Raises:
+            BpfError: it cannot be opened.
+        """
+        fd = bpf.open_pin(path)
+        if fd is None:
+            return None
+        try:
+            return cls(fd, _read_spec(fd, name))
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
     def open_or_create(cls, path: Path, spec: MapSpec, *, adopt: bool = False) -> Map:
         """Open the map pinned at `path`, or make it and pin it there.
 
@@ -159,6 +180,11 @@ class Map(bpf.Fd):
             made.close()
             raise
         return made
+
+    @property
+    def id(self) -> int:
+        """The kernel's number for it."""
+        return int(_MAP_INFO.unpack(bpf.info(self.fd, _MAP_INFO.size, f"map {self.spec.name}"))[1])
 
     def lookup(self, key: bytes) -> bytes | None:
         """The value (of a per-CPU map all values), or None where there is none."""

@@ -161,7 +161,10 @@ class FakeDatapath:
         self.opened = True
         self.reloads += replace
 
-    def reload(self) -> None:
+    def take_over(self) -> None:
+        """See Datapath."""
+
+    def reload(self, *, fdb_entries: int | None = None) -> None:
         """See Datapath."""
         self.reloads += 1
 

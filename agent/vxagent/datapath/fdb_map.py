@@ -113,6 +113,11 @@ class FdbMap:
             self._recount()
             return removed
 
+    def recount(self) -> None:
+        """Put `forgotten` right, as `age` does."""
+        with self._lock:
+            self._recount()
+
     def clear_learning(self, port: int) -> None:
         """Forget what a port has learned, as numbers; its entries are flushed before."""
         key = codec.U32.pack(port)

@@ -22,7 +22,7 @@ _FIRST_SENTINEL = 0x7E000001  # no descriptor is ever that large
 class Sizes:
     """How much the maps take, in entries; `events` in bytes.
 
-    `ports` and `segments` count handles, 0 included. Changing one of a switch that runs needs a `down`.
+    `ports` and `segments` count handles, 0 included.
 
     Raises:
         Invalid: nothing, more handles than 16 bits hold, or a ring that is no power of two of whole pages.
@@ -92,6 +92,48 @@ def declare(sizes: Sizes) -> dict[str, MapSpec]:
         _spec("events", MapType.RINGBUF, 0, 0, sizes.events),
     )
     return {spec.name: spec for spec in specs}
+
+
+_NUMBER = abi.Layout("__u32", number="I")
+_COUNT = abi.Layout("__u64", number="Q")
+_NONE = abi.Layout("void")
+
+STRUCTS: dict[str, tuple[abi.Layout, abi.Layout]] = {
+    "settings": (_NUMBER, abi.SETTINGS),
+    "ports": (_NUMBER, abi.PORT),
+    "segments": (_NUMBER, abi.SEGMENT),
+    "limits": (_NUMBER, abi.LIMITS),
+    "buckets": (_NUMBER, abi.BUCKETS),
+    "devices": (_NUMBER, abi.DEVICE),
+    "xdp_devices": (_NUMBER, _NUMBER),
+    "vids": (_NUMBER, abi.MEMBERSHIP),
+    "members": (_NUMBER, abi.MEMBERSHIP),
+    "slots": (_NUMBER, abi.MEMBERSHIP),
+    "fdb": (_COUNT, abi.FDB_ENTRY),
+    "moves": (_COUNT, abi.MOVES_ROW),
+    "first": (_NUMBER, abi.FIRST),
+    "addresses": (abi.ADDRESS_KEY, abi.ADDRESS),
+    "prefixes": (abi.ADDRESS_KEY, abi.ADDRESS),
+    "neighbours": (abi.NEIGHBOUR_KEY, abi.NEIGHBOUR),
+    "groups": (abi.GROUP_KEY, abi.GROUP),
+    "listening": (_NUMBER, abi.LISTENING),
+    "queriers": (_NUMBER, abi.QUERIERS),
+    "audience": (_NUMBER, abi.Layout("vx_audience", octets=f"{abi.AUDIENCE_BYTES}s")),
+    "traffic": (_NUMBER, abi.TRAFFIC),
+    "drops": (abi.DROP_KEY, abi.DROP_COUNT),
+    "learning": (_NUMBER, abi.LEARNING),
+    "forgotten": (_NUMBER, _COUNT),
+    "leases": (_NUMBER, _COUNT),
+    "leases_refused": (_NUMBER, _COUNT),
+    "flows": (_NUMBER, abi.FLOW),
+    "epochs": (_NUMBER, _COUNT),
+    "events": (_NONE, abi.EVENT),
+}
+"""Map → the structs of its key and its value; of a ring buffer that of a record."""
+
+MEANINGS: dict[str, int] = {}
+"""Map → which meaning its rows have, where it is not the first: to be raised when a row comes to mean something else
+although its struct stays. Where two builds differ in it, each has a map of its own, as if the structs differed."""
 
 
 def progs_spec() -> MapSpec:

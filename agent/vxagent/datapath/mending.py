@@ -8,7 +8,7 @@ from vxagent.core.audit import Fault, Thing
 from vxagent.core.effects import Mend
 from vxagent.datapath import bpffs
 from vxagent.datapath.ledger import Ledger
-from vxagent.datapath.pins import Pins
+from vxagent.datapath.pins import Pins, SetPins
 from vxagent.datapath.programs import Generation
 from vxagent.errors import HostError
 
@@ -17,19 +17,22 @@ class Mender:
     """Looks after the pins and the table of tail calls.
 
     Args:
-        pins: where they belong.
+        pins, tables: where they belong.
         mount: where the bpffs belongs.
+
+    Attributes:
         ledger: of the pins.
     """
 
-    def __init__(self, pins: Pins, mount: Path, ledger: Ledger) -> None:
+    def __init__(self, pins: Pins, tables: SetPins, mount: Path, ledger: Ledger) -> None:
         self._pins = pins
+        self._tables = tables
         self._mount = mount
-        self._ledger = ledger
+        self.ledger = ledger
 
     def faults(self, generation: Generation | None) -> list[Fault]:
         """What is lost; the file system of the pins comes before them."""
-        lost = self._ledger.lost()
+        lost = self.ledger.lost()
         found = [Fault(thing=Thing.PIN, name=str(pin.relative_to(self._pins.root))) for pin in lost]
         if lost and not bpffs.holds(self._pins.root):
             found.insert(0, Fault(thing=Thing.BPFFS, name=str(self._mount)))
@@ -49,6 +52,7 @@ class Mender:
                 if not bpffs.holds(self._pins.root):  # no directories of ours below it
                     raise HostError(f"no bpffs at {self._mount}", f"have root do: mount -t bpf bpf {self._mount}")
                 self._pins.make()
-                self._ledger.mend(self._pins.root / effect.name)
+                self._tables.make()
+                self.ledger.mend(self._pins.root / effect.name)
             case Thing.TAIL_CALL if generation is not None:
                 generation.mend_tail_call(effect.name)

@@ -78,6 +78,15 @@ def find_directory() -> Path:
     raise HostError(f"the C sources are missing beside {_PACKAGE}", "install vxagent again")
 
 
+def abi() -> bytes:
+    """What the C sources and this package have to agree on, as it is on the disk now.
+
+    Raises:
+        HostError: it is not there.
+    """
+    return (find_directory() / "abi.h").read_bytes()
+
+
 def switch() -> Source:
     """The switch itself.
 

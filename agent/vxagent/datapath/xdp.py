@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 
 from vxagent.core.audit import XdpAt
@@ -94,6 +94,10 @@ class XdpDevices:
     def swap(self, program: Program) -> None:
         """Run this program wherever one runs, without losing a frame."""
         self._links.swap(program)
+
+    def program_ids(self) -> Set[int]:
+        """The kernel's numbers of the programs that run."""
+        return self._links.program_ids()
 
     def _run(self, effect: SetXdp, program: Program) -> None:
         try:

@@ -220,7 +220,7 @@ class Agent:
 
     async def _reload(self) -> None:
         config = self._read_config()
-        await self._changes.blocking(self.datapath.reload)
+        await self._changes.blocking(partial(self.datapath.reload, fdb_entries=config.fdb_entries))
         if config.metrics_listen != self.config.metrics_listen:
             log.warning("metrics_listen changes at the next start")
         if config.group != self.config.group:
@@ -242,6 +242,7 @@ class Agent:
         internal = [effect for effect in plan.effects if isinstance(effect, MakeInternal)]
         others = tuple(effect for effect in plan.effects if not isinstance(effect, MakeInternal))
         await self._changes.perform(replace(plan, effects=others))
+        await self._changes.blocking(self.datapath.take_over)
         for effect in internal:
             try:
                 await self._changes.blocking(partial(self._changes.apply, (effect,)))
