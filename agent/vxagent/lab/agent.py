@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +18,8 @@ from vxagent.lab.namespaces import CommandFailed, Namespace, run
 from vxagent.lab.waiting import wait_until
 
 VXAGENT = str(Path(sys.prefix, "bin", "vxagent"))
+
+_UCRED = struct.Struct("3i")  # <linux/socket.h>: pid, uid, gid
 
 
 class Agent:
@@ -88,12 +92,14 @@ class Agent:
 
     @property
     def pid(self) -> int:
-        """Of the agent.
+        """Of the agent: of whoever listens in its run dir.
 
         Raises:
-            CommandFailed: none answers.
+            OSError: nobody does.
         """
-        return int(self.json("status")["pid"])
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.connect(str(self.run_dir / "api.sock"))
+            return int(_UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0])
 
     def kill(self) -> None:
         """kill -9; returns when the process is gone."""
@@ -104,7 +110,7 @@ class Agent:
     def end(self) -> None:
         """Take the switch away with `down`, or kill the agent. What it mounted goes with its directory."""
         pid = None
-        with suppress(CommandFailed, subprocess.TimeoutExpired):
+        with suppress(OSError):
             pid = self.pid
         with suppress(CommandFailed, subprocess.TimeoutExpired):
             self.cli("down")
