@@ -46,8 +46,10 @@ struct vx_flood {
 	__u16 chunk;
 	__u16 priority;
 	bool followed_by_tag;
-	const struct vx_audience *audience; /* NULL: everybody gets it */
-	struct vx_copy pending;		    /* ifindex 0: none */
+	bool restricted; /* the audience says who gets it; else everybody does */
+	__u16 reserved;
+	const struct vx_audience *audience;
+	struct vx_copy pending; /* ifindex 0: none */
 
 	/* Not carried over: read anew in every run. */
 	struct vx_port from;
@@ -61,7 +63,7 @@ static __always_inline void vx_keep_flood(struct __sk_buff *skb, const struct vx
 	skb->cb[0] = (__u32)flood->port << 16 | flood->segment;
 	skb->cb[1] = (__u32)flood->pending.vid << 16 | flood->priority | flood->chunk |
 		     (flood->followed_by_tag ? VX_CB_FOLLOWED_BY_TAG : 0) |
-		     (flood->audience ? VX_CB_AUDIENCE : 0);
+		     (flood->restricted ? VX_CB_AUDIENCE : 0);
 	skb->cb[2] = flood->pending.ifindex;
 	skb->cb[3] = flood->pending.counter;
 	skb->cb[4] = flood->counter;
@@ -113,10 +115,14 @@ static __always_inline bool vx_resume_flood(struct __sk_buff *skb, struct vx_flo
 	flood->pending.counter = skb->cb[3];
 	flood->counter = skb->cb[4];
 	flood->copies = 0;
+	flood->reserved = 0;
 	if (!vx_find_port(flood->port, &flood->from) || !vx_find_segment(flood->segment, &segment))
 		return false;
 	flood->slots = segment.slots;
-	flood->audience = word & VX_CB_AUDIENCE ? vx_audience_here() : NULL;
+	flood->restricted = word & VX_CB_AUDIENCE;
+	flood->audience = vx_audience_here();
+	if (!flood->audience) /* there is one for every CPU */
+		return false;
 	return vx_weigh_again(skb, flood->followed_by_tag, &flood->load);
 }
 
@@ -135,13 +141,13 @@ static __always_inline bool vx_visit_slot(const struct __sk_buff *skb, const str
 		return false;
 	if (flood->followed_by_tag && !member.vid)
 		return false;
-	if (flood->audience && !vx_listens(flood->audience, member.port, member.counter))
+	if (flood->restricted && !vx_listens(flood->audience, member.port, member.counter))
 		return false;
 	if (!vx_take_departure(&port, &flood->load, member.vid)) {
 		vx_count_lost_copy(port.handle, flood->segment, vx_copy_bytes(skb, member.vid));
 		return false;
 	}
-	if (flood->audience)
+	if (flood->restricted)
 		vx_ask(flood->audience, member.counter);
 	copy->ifindex = port.ifindex;
 	copy->counter = member.counter;
@@ -184,6 +190,7 @@ static __always_inline bool vx_flood_chunk(struct __sk_buff *skb, struct vx_floo
 	struct vx_copy next;
 	__u16 slot;
 
+	vx_forget_bytes(&flood->port, 4, skb->len); /* to reserved */
 	/* Not unrolled: the body is long, and the verifier follows a bounded loop. */
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < VX_CHUNK; i++) {

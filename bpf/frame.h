@@ -127,6 +127,51 @@ struct vx_frame {
 #define vx_forget(number, unknown) \
 	asm volatile("%0 ^= %1\n\t%0 ^= %1" : "+r"(number) : "r"(unknown))
 
+/*
+ * The same for 2^bits bytes of the stack from `start` on: one of them is written back as it was, and
+ * the verifier cannot know which. What one branch leaves 0 and another sets is a constant on either
+ * path; once it is tested, the verifier goes on with each of its values by itself, and with each
+ * combination of such members. Where many paths meet, they so meet for the verifier too.
+ *
+ * No pointer may be among the bytes: it would be one no more. All must have been written. `unknown` is
+ * below 2^32; that of a frame's length it is the last byte, which should not be read soon: a load
+ * of several bytes waits until a store of one is done.
+ */
+#define vx_forget_bytes(start, bits, unknown)                                              \
+	do {                                                                               \
+		__u64 vx_nth = ((1U << (bits)) - 1) ^ (__u32)(unknown) >> (32 - (bits));   \
+		volatile __u8 *vx_byte;                                                    \
+		/* Or clang adds by OR, which the verifier does not allow for pointers. */ \
+		asm volatile("" : "+r"(vx_nth));                                           \
+		vx_byte = (volatile __u8 *)(start) + vx_nth;                               \
+		*vx_byte = *vx_byte;                                                       \
+	} while (0)
+
+/* Stages for the verifier alone: they say nothing of a frame. The members are next to each other. */
+static __always_inline int vx_forget_tags(struct vx_frame *f)
+{
+	vx_forget_bytes(&f->tpid, 4, f->bytes); /* to l3 and l4.offset */
+	return VX_GO_ON;
+}
+
+static __always_inline int vx_forget_headers(struct vx_frame *f)
+{
+	vx_forget_bytes(&f->tpid, 5, f->bytes); /* to dhcp */
+	return VX_GO_ON;
+}
+
+static __always_inline int vx_forget_sender(struct vx_frame *f)
+{
+	vx_forget_bytes(&f->sender.entry.seen_ns, 4, f->bytes); /* and live */
+	return VX_GO_ON;
+}
+
+static __always_inline int vx_forget_receiver(struct vx_frame *f)
+{
+	vx_forget_bytes(&f->known, 5, f->bytes); /* to copy and what to begins with */
+	return VX_GO_ON;
+}
+
 static __always_inline void vx_begin(struct vx_frame *f)
 {
 	__builtin_memset(&f->l4, 0, sizeof(*f) - __builtin_offsetof(struct vx_frame, l4));

@@ -31,11 +31,11 @@ enum vx_multicast_kind {
 };
 
 struct vx_multicast {
+	__u8 octets[16]; /* of the group, as in vx_group_key */
 	enum vx_multicast_kind kind;
-	__u16 family;	   /* 4 or 6 */
-	__u8 octets[16];   /* of the group, as in vx_group_key */
 	__u32 offset;	   /* of the message in the frame's bytes */
 	__u32 end;	   /* behind it */
+	__u32 family;	   /* 4 or 6 */
 	__u64 response_ns; /* of a query: the time that there is for an answer */
 };
 

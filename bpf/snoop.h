@@ -31,7 +31,7 @@
 struct vx_speaker {
 	__u16 segment;
 	__u16 port;
-	bool uplink;
+	__u32 uplink; /* 0 or 1 */
 	__u64 now_ns;
 	struct vx_listening *listening;
 };
@@ -275,6 +275,8 @@ static __always_inline void vx_follow_groups(struct __sk_buff *skb)
 	from.now_ns = bpf_ktime_get_coarse_ns();
 	if (!(skb->cb[1] & VX_CB_FOLLOWED_BY_TAG))
 		vx_read_multicast(skb, &m);
+	vx_forget_bytes(&from, 3, skb->len); /* to uplink */
+	vx_forget_bytes(&m, 5, skb->len);    /* to family */
 	vx_hear(skb, &m, &from);
 	vx_find_audience(&m, from.segment, from.now_ns, audience);
 	skb->cb[1] |= VX_CB_AUDIENCE;

@@ -55,7 +55,9 @@ int vx_walk(struct __sk_buff *skb)
 	fate = vx_note_epoch(f) ?:
 	       vx_arrive(f, skb->ifindex, vx_frame_bytes(skb)) ?:
 	       vx_parse(skb, f) ?:				/* 1 */
+	       vx_forget_tags(f) ?:
 	       vx_enforce(f, vx_parse_l3(skb, f)) ?:		/* 1 */
+	       vx_forget_headers(f) ?:
 	       vx_keep_link_local(f) ?:				/* 2 */
 	       vx_classify(f) ?:				/* 3 */
 	       vx_guard_address(f) ?:				/* 4 */
@@ -65,7 +67,9 @@ int vx_walk(struct __sk_buff *skb)
 	       vx_enforce(f, vx_guard_ip(skb, f)) ?:		/* 7 */
 	       vx_enforce(f, vx_guard_neighbour(skb, f)) ?:	/* 8 */
 	       vx_enforce(f, vx_guard_server(f)) ?:		/* 9 */
+	       vx_forget_sender(f) ?:
 	       vx_resolve(f) ?:					/* 10 */
+	       vx_forget_receiver(f) ?:
 	       vx_keep_tagged(f) ?:				/* 3 */
 	       vx_enforce(f, vx_limit_arrival(skb, f)) ?:	/* 11 */
 	       vx_answer(skb, f) ?:				/* 12 */

@@ -26,8 +26,9 @@ from support.rig import Rig, skb
 from support.wires import Wires
 from support.world import BLUE, PORTS, World
 from vxagent.core.tables import FdbFlag, LimitsRow, PortFlag, SegmentFlag, Table
-from vxagent.datapath import maps, programs, source
-from vxagent.datapath.bpf_prog import Program, relocate
+from vxagent.datapath import source
+from vxagent.datapath.bpf_prog import Program
+from vxagent.datapath.programs import Generation
 from vxagent.lab.signals import Stopped
 
 ROUNDS, REPEAT = 101, 10_000  # 1 to 2 ms a slice: most are over before the scheduler looks
@@ -111,6 +112,15 @@ FEATURES: dict[str, tuple[bytes, Prepare]] = {
 }
 
 
+WITHOUT_A_FLOW: dict[str, tuple[bytes, Prepare]] = {
+    "everything off": (PLAIN, off),
+    "a port as it is by default": (PLAIN, _flags(1, PortFlag(0))),
+    "a rate": FEATURES["--rate-in in bit/s"],
+    "a broadcast to one": (TO_ALL, off),
+    "a group with a member": (TO_GROUP, _segment(SegmentFlag.GROUPS)),
+}
+
+
 def pairs(
     world: World, frame: bytes, before: tuple[Program, Prepare], after: tuple[Program, Prepare]
 ) -> tuple[float, float]:
@@ -149,18 +159,18 @@ def measured(directory: Path) -> Iterator[tuple[World, Rig]]:
 
 def against(world: World, rig: Rig, directory: Path, cache: Path) -> Iterator[tuple[str, tuple[float, float]]]:
     """This tree's programs beside those of another `bpf/`, whose maps must be laid out as this tree's."""
-    other = dataclasses.replace(source.switch(), main=directory / "vxagent.c", directory=directory, programs=("vx_tc",))
-    named = {**rig.maps, maps.PROGS: rig.generation.progs}
-    fds = {number: named[name].fd for name, number in maps.sentinels().items()}
-    spec = next(spec for spec in programs.PROGRAMS if spec.name == "vx_tc")
-    old = Program.load(spec, relocate(source.load(cache, other).programs["vx_tc"], fds))
-    new = rig.program("vx_tc")
+    other = dataclasses.replace(source.switch(), main=directory / "vxagent.c", directory=directory)
+    theirs = Generation.load(source.load(cache, other).programs, rig.maps)
+    old, new = theirs.programs["vx_tc"], rig.program("vx_tc")
     try:
         yield "A/A", pairs(world, PLAIN, (old, off), (old, off))
         yield "everything off", pairs(world, PLAIN, (old, off), (new, off))
         yield "a port as it is by default", pairs(world, PLAIN, (old, off), (new, _flags(1, PortFlag(0))))
+        old, new = theirs.programs["vx_walk"], rig.program("vx_walk")
+        for what, (frame, prepare) in WITHOUT_A_FLOW.items():
+            yield f"without a flow: {what}", pairs(world, frame, (old, prepare), (new, prepare))
     finally:
-        old.close()
+        theirs.close()
 
 
 def main(other: str) -> None:
