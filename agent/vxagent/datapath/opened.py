@@ -18,6 +18,7 @@ from vxagent.datapath.fdb_map import FdbMap
 from vxagent.datapath.groups import GroupMaps
 from vxagent.datapath.lease_map import LeaseMap
 from vxagent.datapath.mending import Mender
+from vxagent.datapath.pins import DESCRIPTION
 from vxagent.datapath.programs import Generation
 from vxagent.datapath.ring import RingReader
 from vxagent.datapath.table_reader import TableReader
@@ -50,6 +51,9 @@ class Opened:
         self.ring = RingReader(maps["events"])
         for name, opened in maps.items():
             mender.ledger.note(tables.pins.map(name), opened)
+        self._description = Map.open_as_it_is(tables.pins.description, DESCRIPTION)
+        if self._description is not None:
+            mender.ledger.note(tables.pins.description, self._description)
         self.generation: Generation | None = None
 
     @property
@@ -63,6 +67,8 @@ class Opened:
         self.ring.close()
         if self.generation is not None:
             self.generation.close()
+        if self._description is not None:
+            self._description.close()
         self.tables.close()
 
     def let_go_of_pins(self) -> None:
