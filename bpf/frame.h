@@ -172,6 +172,12 @@ static __always_inline int vx_forget_receiver(struct vx_frame *f)
 	return VX_GO_ON;
 }
 
+/*
+ * An index below a power of two, of which the verifier knows it. Linux 6.1 forgets what was compared
+ * where clang reads the number from the stack once more.
+ */
+#define vx_limit(index, size) asm volatile("%0 &= %1" : "+r"(index) : "i"((size)-1))
+
 static __always_inline void vx_begin(struct vx_frame *f)
 {
 	__builtin_memset(&f->l4, 0, sizeof(*f) - __builtin_offsetof(struct vx_frame, l4));

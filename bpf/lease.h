@@ -218,6 +218,7 @@ static __always_inline bool vx_find_iaaddrs(struct __sk_buff *skb, const struct 
 	__u64 offset = dhcp->offset + VX_DHCPV6_HEAD;
 	struct vx_dhcpv6_option option;
 	__u16 code, length;
+	__u64 at;
 
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < VX_MAX_DHCP_OPTIONS; i++) {
@@ -231,7 +232,9 @@ static __always_inline bool vx_find_iaaddrs(struct __sk_buff *skb, const struct 
 		if (code == VX_OPTION_IAADDR) {
 			if (length < sizeof(struct vx_iaaddr) || found->count >= VX_MAX_IAADDRS)
 				return false;
-			found->offsets[found->count++] = offset;
+			at = found->count++;
+			vx_limit(at, VX_MAX_IAADDRS);
+			found->offsets[at] = offset;
 			vx_forget(found->count, unknown);
 		}
 		offset += vx_dhcpv6_step(code, length);
