@@ -15,6 +15,11 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 PACKAGES := python3-venv python3-bpfcc linux-libc-dev gcc libc6-dev clang-format iproute2 iputils-ping iperf3 \
     dnsmasq-base isc-dhcp-client systemd
 
+# What tests/vm needs besides:
+#   qemu-system-x86   guests                       mmdebstrap e2fsprogs   their disk
+#   busybox-static cpio zstd kmod               their initramfs
+VM_PACKAGES := qemu-system-x86 busybox-static mmdebstrap e2fsprogs cpio zstd kmod
+
 PY := .venv/bin/python
 # The tree's path is part of the name: a copied tree sets itself up anew instead of running the old one's code.
 STAMPS := .venv/.stamps$(subst /,-,$(CURDIR))
@@ -42,11 +47,13 @@ help: ## List the targets (the default)
 .PHONY: setup
 setup: build ## Install what is missing: Debian packages, .venv, vxagent itself, bytecode; safe to run again
 
-.PHONY: packages
-packages:
+.PHONY: packages vm-packages
+packages: WANTED := $(PACKAGES)
+vm-packages: WANTED := $(VM_PACKAGES)
+packages vm-packages:
 	@missing=$$(comm -13 \
-	    <(dpkg-query -W -f '$${db:Status-Abbrev}$${Package}\n' $(PACKAGES) 2>/dev/null | sed -n 's/^ii *//p' | sort -u) \
-	    <(printf '%s\n' $(PACKAGES) | sort) | xargs); \
+	    <(dpkg-query -W -f '$${db:Status-Abbrev}$${Package}\n' $(WANTED) 2>/dev/null | sed -n 's/^ii *//p' | sort -u) \
+	    <(printf '%s\n' $(WANTED) | sort) | xargs); \
 	[ -n "$$missing" ] || exit 0; \
 	[ "$$(id -u)" = 0 ] || { echo "make: missing Debian packages: $$missing; run \`make setup\` as root" >&2; exit 1; }; \
 	echo "Installing $$missing"; \
@@ -74,6 +81,9 @@ $(STAMPS)/bytecode: $(BYTECODE_FROM) $(if $(wildcard $(BYTECODE)/*),,no-bytecode
 
 .PHONY: no-bytecode
 no-bytecode:
+
+.PHONY: vm-setup
+vm-setup: setup vm-packages ## Install what tests/vm needs besides: QEMU, and what guests are built with
 
 .PHONY: build
 build: $(STAMPS)/bytecode ## Compile bpf/ into the bytecode that the agent and the wheel carry
@@ -132,8 +142,14 @@ format: setup ## Format Python and C, and mend what the linter can
 .PHONY: test
 test: ## make check, then every test there is, on real devices; root
 	$(need_root)
-	@$(MAKE) check
-	@$(PYTEST) tests/bpf tests/netns
+	@$(MAKE) check vm-packages
+	@$(PYTEST) -m 'not long' tests/bpf tests/netns tests/vm
+
+.PHONY: test-vm
+test-vm: ## Every test with real VMs, in guests by QEMU; root
+	$(need_root)
+	@$(MAKE) vm-setup
+	@$(PYTEST) tests/vm
 
 .PHONY: demo
 demo: ## The switch at work in a lab of network namespaces; under a minute, leaves nothing behind; root

@@ -1,0 +1,85 @@
+"""vxagent in a guest: its command line, and VMs that are namespaces there."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+from concurrent.futures import Future
+from typing import Any
+
+from vm.lab.cache import FILES
+from vm.lab.channel import Result
+from vm.lab.guest import Guest
+from vm.lab.wheel import INSTALL
+
+PYTHON = "/opt/vxagent/bin/python"
+INSTALL_TIMEOUT_S = 300
+
+_numbers = itertools.count(1)
+
+
+def install(guest: Guest) -> None:
+    """Install vxagent from its wheel, without a network and without a compiler.
+
+    Raises:
+        GuestError: pip refused.
+    """
+    guest.sh(INSTALL, within=INSTALL_TIMEOUT_S)
+
+
+def up(guest: Guest) -> None:
+    """Start the agent; it forwards when this returns.
+
+    Raises:
+        GuestError: it did not start; says what its log says.
+    """
+    guest.sh("vxagent up --detach || { tail -n 80 /run/vxagent/agent.log; exit 1; }")
+
+
+def ask(guest: Guest, *words: str) -> Any:
+    """What a reading command of vxagent prints with --json. Raises GuestError when it fails."""
+    return json.loads(guest.run("vxagent", *words, "--json").output)
+
+
+class Inside:
+    """A network namespace of a guest, in which the lab's traffic can be made as in a guest."""
+
+    def __init__(self, guest: Guest, netns: str) -> None:
+        self.name = f"{netns} in {guest.name}"
+        self._guest = guest
+        self._netns = netns
+
+    def sh(self, script: str, *, check: bool = True) -> Result:
+        """See Guest.sh."""
+        return self._guest.sh(self._wrapped(script), check=check)
+
+    def begin(self, script: str) -> Future[Result]:
+        """See Guest.begin."""
+        return self._guest.begin(self._wrapped(script))
+
+    def _wrapped(self, script: str) -> str:
+        return f"ip netns exec {self._netns} sh -c {shlex.quote(script)}"
+
+
+def namespace_vm(guest: Guest, tap: str, *, mac: str, address: str, offloads: bool = True) -> Inside:
+    """A VM on a tap of the guest, which must have vxagent; it ends with the guest.
+
+    Args:
+        guest: the hypervisor.
+        tap: the device's name there; it is attached to nothing yet.
+        mac, address: of its NIC; IPv4, in a /24.
+        offloads: as `World.tap_vm` has them.
+    """
+    told = f"/run/vm-{next(_numbers)}"
+    script = put(guest, "namespace_vm.py")
+    guest.begin(f"{PYTHON} {script} {tap} {mac} {address} {'on' if offloads else 'off'} {told} >{told}.log 2>&1")
+    waiting = f"for i in $(seq 300); do [ -e {told} ] && exec cat {told}; sleep 0.1; done; cat {told}.log; exit 1"
+    return Inside(guest, guest.sh(waiting).output.strip())
+
+
+def put(guest: Guest, file: str) -> str:
+    """Put one of the lab's files into the guest; return its path there."""
+    path = f"/run/{file}"
+    guest.write(path, FILES.joinpath(file).read_text())
+    return path

@@ -1,0 +1,97 @@
+"""Traffic between guests and namespaces in them. What counts is what the receiver got."""
+
+from __future__ import annotations
+
+import json
+import re
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from vm.lab.channel import Result
+from vm.lab.guest import GuestError
+from vxagent.lab.waiting import wait_until
+
+MEGABYTE = 1 << 20
+PORT = 5001
+_ANSWERED = re.compile(r"(\d+) (?:packets )?received")
+
+
+class Host(Protocol):
+    """Whoever has a shell and a network stack: a guest, or a namespace in one.
+
+    Attributes:
+        name: by which errors call it.
+    """
+
+    name: str
+
+    def sh(self, script: str, *, check: bool = True) -> Result:
+        """See Guest.sh."""
+
+    def begin(self, script: str) -> Future[Result]:
+        """See Guest.begin."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Datagrams:
+    """What became of UDP datagrams: how many were sent, were lost, and came behind a later one."""
+
+    sent: int
+    lost: int
+    late: int
+
+
+def ping(source: Host, address: str, *, count: int = 3, size: int = 56, more: str = "") -> int:
+    """How many echo requests with so many bytes of payload were answered, each within two seconds."""
+    result = source.sh(f"ping -c {count} -i 0.2 -W 2 -s {size} {more} {address}", check=False)
+    answered = _ANSWERED.search(result.output)
+    if answered is None:
+        raise GuestError(f"{source.name}: ping says {result.output.strip()}")
+    return int(answered[1])
+
+
+def bulk_tcp(sender: Host, receiver: Host, address: str, *, amount: int = 8 * MEGABYTE) -> int:
+    """Bytes that the receiver got over one TCP connection, each of them compared with what was sent.
+
+    Raises:
+        GuestError: nobody got through, or what arrived is not what was sent.
+    """
+    sink = receiver.begin(f"bulk sink {PORT}")
+    _wait_listening(receiver, PORT)
+    poured = sender.sh(f"bulk pour {address} {PORT} {amount}", check=False)
+    took: Result = sink.result(40)
+    if took.code != 0:
+        raise GuestError(f"{sender.name} to {receiver.name}: {poured.output}{took.output}")
+    return int(took.output)
+
+
+def throughput(sender: Host, receiver: Host, address: str, *, seconds: int = 2, more: str = "") -> float:
+    """Bit/s of TCP as the receiver counts them, by iperf3, to which `more` are further options."""
+    return float(_iperf3(sender, receiver, address, f"-t {seconds} {more}")["sum_received"]["bits_per_second"])
+
+
+def datagrams(
+    sender: Host, receiver: Host, address: str, *, size: int = 1400, rate: int = 2_000_000, seconds: int = 1
+) -> Datagrams:
+    """Send UDP datagrams of so many bytes at a steady rate, in bit/s."""
+    said = _iperf3(sender, receiver, address, f"-u -l {size} -b {rate} -t {seconds}")["sum"]
+    return Datagrams(sent=int(said["packets"]), lost=int(said["lost_packets"]), late=int(said.get("out_of_order", 0)))
+
+
+def _iperf3(sender: Host, receiver: Host, address: str, options: str) -> dict[str, dict[str, float]]:
+    server = receiver.begin(f"timeout 60 iperf3 -s -1 -p {PORT + 1}")
+    _wait_listening(receiver, PORT + 1)
+    result = sender.sh(f"timeout 50 iperf3 -J -c {address} -p {PORT + 1} {options} 2>/dev/null", check=False)
+    said = json.loads(result.output or "{}")
+    if result.code != 0 or "error" in said:
+        raise GuestError(f"{sender.name} to {receiver.name}: iperf3 says {said.get('error', result.output)}")
+    server.result(20)
+    end: dict[str, dict[str, float]] = said["end"]
+    return end
+
+
+def _wait_listening(guest: Host, port: int) -> None:
+    """Wait until somebody does: there is a socket in state LISTEN (0A)."""
+    listening = f"grep -q ':{port:04X} [0-9A-F]*:0000 0A' /proc/net/tcp /proc/net/tcp6"
+    wait_until(lambda: guest.sh(listening, check=False).code == 0, what=f"{guest.name} listens on {port}")
