@@ -12,14 +12,18 @@ from vm.lab.kernels import Kernel
 
 MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "8021q")
 _SCRIPTS = {"init": "init", "channel": "bin/channel", "udhcpc": "bin/got-lease"}
-_BULK = "bulk.c"
+_PROGRAMS = ("bulk", "verify")
 _LIBRARY = re.compile(r"(/\S+) \(0x")
 
 
 def initramfs(kernel: Kernel) -> Path:
     """An archive to boot this kernel with."""
     busybox, iperf3 = _program("busybox"), _program("iperf3")
-    recipe = [kernel.release, *MODULES, *(FILES.joinpath(name).read_text() for name in (*_SCRIPTS, _BULK))]
+    recipe = [
+        kernel.release,
+        *MODULES,
+        *(FILES.joinpath(name).read_text() for name in (*_SCRIPTS, *(f"{program}.c" for program in _PROGRAMS))),
+    ]
     recipe += [f"{path} {path.stat().st_mtime_ns}" for path in (busybox, iperf3)]
     return made(f"initramfs-{kernel.series}", recipe, lambda path: _pack(path, kernel, busybox, iperf3))
 
@@ -43,7 +47,8 @@ def _pack(path: Path, kernel: Kernel, busybox: Path, iperf3: Path) -> None:
     for name, place in _SCRIPTS.items():
         shutil.copy(FILES / name, root / place)
         root.joinpath(place).chmod(0o755)
-    build("gcc", "-O2", "-Wall", "-Werror", "-static", "-o", str(root / "bin/bulk"), str(FILES / _BULK))
+    for program in _PROGRAMS:
+        build("gcc", "-O2", "-Wall", "-static", "-o", str(root / "bin" / program), str(FILES / f"{program}.c"))
     for number, module in enumerate(kernel.module_files(*MODULES)):
         code = module.read_bytes()
         if module.suffix == ".xz":  # insmod of busybox takes plain ones

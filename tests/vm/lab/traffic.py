@@ -75,7 +75,7 @@ def datagrams(
     sender: Host, receiver: Host, address: str, *, size: int = 1400, rate: int = 2_000_000, seconds: int = 1
 ) -> Datagrams:
     """Send UDP datagrams of so many bytes at a steady rate, in bit/s."""
-    said = _iperf3(sender, receiver, address, f"-u -l {size} -b {rate} -t {seconds}")["sum"]
+    said = _iperf3(sender, receiver, address, f"-u -w 4M -l {size} -b {rate} -t {seconds}")["sum"]
     return Datagrams(sent=int(said["packets"]), lost=int(said["lost_packets"]), late=int(said.get("out_of_order", 0)))
 
 

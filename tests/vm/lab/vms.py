@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from vm.lab import wheel
 from vm.lab.debian import debian
 from vm.lab.guest import Guest
 from vm.lab.initramfs import initramfs
 from vm.lab.kernels import PACKAGES, kernel
 from vm.lab.qemu import Machine, Nic
-from vm.lab.wheel import media
 from vxagent.lab.namespaces import Namespace
 from vxagent.lab.world import World
 
@@ -30,6 +32,7 @@ class Vms:
         cpus: int = 1,
         name: str = "guest",
         memory_mb: int = 256,
+        media: Path | None = None,
     ) -> Guest:
         """A guest that has started and may not be up yet, with busybox and iperf3; its root is an initramfs.
 
@@ -40,9 +43,12 @@ class Vms:
             cpus: how many.
             name: by which errors call it.
             memory_mb: MiB.
+            media: a file that is its /dev/vda, read-only.
         """
         booted = kernel(series)
-        machine = Machine(kernel=booted, initramfs=initramfs(booted), nics=nics, cpus=cpus, memory_mb=memory_mb)
+        machine = Machine(
+            kernel=booted, initramfs=initramfs(booted), nics=nics, cpus=cpus, memory_mb=memory_mb, media=media
+        )
         return self._started(machine, netns, name)
 
     def hypervisor(
@@ -58,7 +64,7 @@ class Vms:
             initramfs=initramfs(booted),
             nics=nics,
             disk=debian([kernel(each) for each in PACKAGES]),
-            media=media(),
+            media=wheel.media(),
             cpus=cpus,
             memory_mb=1024,
         )
