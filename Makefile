@@ -142,8 +142,8 @@ format: setup ## Format Python and C, and mend what the linter can
 .PHONY: test
 test: ## make check, then every test there is, on real devices; root
 	$(need_root)
-	@$(MAKE) check vm-packages
-	@$(PYTEST) -m 'not long' tests/bpf tests/netns tests/vm
+	@$(MAKE) check
+	@$(PYTEST) tests/bpf tests/netns
 
 .PHONY: test-vm
 test-vm: ## Every test with real VMs, in guests by QEMU; root

@@ -43,14 +43,7 @@ def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
         yield guest
 
 
-TOO_LARGE = {"6.1": ("vx_walk", "vx_flood")}
-"""Series → programs of which its verifier gives up after a million instructions."""
-
-
 @pytest.mark.parametrize("program", [spec.name for spec in PROGRAMS])
 def test_a_program_is_verified(guest: Guest, program: str) -> None:
     said = guest.run("verify", "/dev/vda", program, check=False, within=VERIFY_TIMEOUT_S)
-    if program in TOO_LARGE.get(guest.machine.kernel.series, ()):
-        assert "processed 1000001 insns" in said.output, "it is no longer too large: take it out of TOO_LARGE"
-        pytest.xfail(f"{program} is too large for the verifier of Linux {guest.machine.kernel.series}")
     assert said.code == 0, said.output
