@@ -201,7 +201,7 @@ def test_a_reload_that_fails_ends_for_the_manager_too(
 ) -> None:
     with Served(tmp_path / "api.sock") as served:
 
-        def refuse() -> None:
+        def refuse(**_: object) -> None:
             raise HostError("the verifier refuses")
 
         monkeypatch.setattr(served.host.datapath, "reload", refuse)
