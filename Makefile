@@ -211,6 +211,12 @@ upgrade: ## Builds that take over from each other under traffic, up and down ten
 	@$(MAKE) setup
 	@RELOADS=100 UPGRADES=10 $(PYTEST) -q -o timeout=1200 tests/netns/test_upgrade.py tests/bpf/test_handover.py
 
+.PHONY: deaths
+deaths: ## Kill the agent after every step of every command, start the next one, compare everything; long; root
+	$(need_root)
+	@$(MAKE) setup
+	@VXAGENT_EVERY_DEATH=1 $(PYTEST) -v tests/netns/test_death.py
+
 .PHONY: clean
 clean: ## Remove what the other targets made, .venv too
 	@rm -rf .venv dist build $(BYTECODE)
