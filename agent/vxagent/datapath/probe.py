@@ -2,8 +2,8 @@
 
 Two ports that are nobody's, on the loopback device, which has no program, and a segment of their own: frames between
 them are run through the programs (BPF_PROG_TEST_RUN), which sends nothing. What was written for that, or counted, is
-taken away again; where a process is ended in between, the next start removes the rows as it does all that nobody
-wants.
+taken away again; where a process is ended in between, by the next probe: the loopback device's row, written last and
+removed last, says so.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vxagent.core.tables import (
     Table,
     fdb_key,
 )
-from vxagent.datapath import codec, programs
+from vxagent.datapath import abi, codec, programs
 from vxagent.datapath.abi import Reason
 from vxagent.datapath.bpf_map import Map
 from vxagent.datapath.opened import Opened
@@ -59,26 +59,46 @@ def probe(opened: Opened) -> None:
         HostError: they do not do as they should.
         BpfError: the kernel refused.
     """
+    _end_what_was_cut_short(opened)
     place = _find_place(opened)
     if place is None:
         log.warning("the new programs are not probed: every port, segment or counter that there can be is in use")
         return
-    rows = _rows(place)
-    put: list[tuple[Table, int]] = []
     try:
-        for (table, key), row in rows.items():
+        for (table, key), row in _rows(place).items():
             opened.maps[table].update(codec.encode_key(table, key), codec.encode(table, row))
-            put.append((table, key))
         opened.epoch.rise()
         _run(opened, place)
     except MapFull as error:
         log.warning("the new programs are not probed: %s", error)
     finally:
-        for table, key in reversed(put):
-            _remove(opened.maps[table], table, key)
-        opened.counters.clear_traffic(place.counters)
-        opened.counters.clear_drops(place.ports[0], 0)
-        opened.epoch.rise()
+        _take_away(opened, place)
+
+
+def _take_away(opened: Opened, place: _Place) -> None:
+    """What was counted first, while the rows still tell where."""
+    opened.counters.clear_traffic(place.counters)
+    opened.counters.clear_drops(place.ports[0], 0)
+    for table, key in _rows(place):
+        _remove(opened.maps[table], table, key)
+    opened.epoch.rise()
+
+
+def _end_what_was_cut_short(opened: Opened) -> None:
+    """Take away what a process left that was ended while it probed. No port is ever on the loopback device."""
+    value = opened.maps["devices"].lookup(codec.U32.pack(_LOOPBACK))
+    if value is None:
+        return
+    first = abi.DEVICE.unpack(value)["port"]
+    port = _port(opened, first)
+    receiver = opened.maps["fdb"].lookup(codec.encode_key(Table.FDB, fdb_key(port["segment"], _STATIONS[1])))
+    second = abi.FDB_ENTRY.unpack(receiver)["port"] if receiver else first
+    counters = port["counter"], _port(opened, second)["counter"]
+    _take_away(opened, _Place(ports=(first, second), counters=counters, segment=port["segment"]))
+
+
+def _port(opened: Opened, handle: int) -> dict[str, int]:
+    return abi.PORT.unpack(opened.maps["ports"].lookup(codec.U32.pack(handle)) or bytes(abi.PORT.size))
 
 
 def _run(opened: Opened, place: _Place) -> None:
