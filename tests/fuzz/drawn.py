@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from hypothesis import strategies as st
@@ -133,6 +134,12 @@ def settings(draw: st.DrawFn) -> Setting:
         missing_ms={key: draw(_MISSING_MS) for key in limits},
         ageing_s=draw(st.sampled_from([300, 0, 5])),
     )
+
+
+def eager(setting: Setting) -> Setting:
+    """The same, where every port learns as much as there is room for: few others ever fill the table."""
+    ports = tuple(replace(port, macs=(), max_macs=1024, learn_rate=1000) for port in setting.ports)
+    return replace(setting, ports=ports, ageing_s=300)
 
 
 def _limited(port: Port, name: str) -> bool:

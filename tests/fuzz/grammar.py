@@ -240,7 +240,7 @@ class _Gunner:
         return self.pick(
             (60, self._mac(self.place)),
             (60 if uplink else 15, known),
-            (150 if self.cast.theme == CROWD else 8, frames.mac(0x1000 + self.rng.randrange(200))),
+            (600 if self.cast.theme == CROWD else 8, frames.mac(0x1000 + self.rng.randrange(200))),
             (150 if self.cast.theme == FLAP else 0, frames.mac(0x2000)),
             (3, self._mac(self.one(self.cast.places))),
             (2, frames.mac(0x50)),

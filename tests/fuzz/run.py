@@ -7,7 +7,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from fuzz.bench import Bench
-from fuzz.drawn import rarely, settings
+from fuzz.drawn import eager, rarely, settings
 from fuzz.grammar import CROWD, FLAP, GROUPS, LEASES, PLAIN, QUESTIONS, TRAFFIC, Cast, shoot
 from fuzz.literal import as_code
 from fuzz.play import Differs, Game, play
@@ -30,6 +30,8 @@ def games(draw: st.DrawFn) -> Game:
     special += [QUESTIONS] * any(len(port.macs) == 1 and port.ips for port in setting.ports)
     special += [LEASES, LEASES] * any(port.dhcp_snoop for port in setting.ports)
     theme = draw(st.sampled_from([PLAIN, PLAIN, CROWD, FLAP, *special, *special]))
+    if theme == CROWD and draw(st.booleans()):
+        setting = eager(setting)
     cast = Cast(setting, mute=mute, theme=theme)
     return Game(setting, tuple(shoot(cast, number) for number in numbers), mute)
 
