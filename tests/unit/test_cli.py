@@ -266,10 +266,17 @@ def test_status_is_one_object_or_a_sheet(blue: Vxagent) -> None:
 def test_port_list_for_people(blue: Vxagent) -> None:
     blue("port attach tap9 --trunk blue:10,red:20 --id vm9")
     assert blue("port list").out == (
-        "ID    DEVICE  STATE    MODE    SEGMENTS        HOOK    RX  TX  DROPS  LOST\n"
-        "tap0  tap0    up       access  blue            xdp+tc   0   0      0     0\n"
-        "vm9   tap9    pending  trunk   blue:10,red:20  tc       0   0      0     0\n"
+        "ID    DEVICE  STATE    MODE    SEGMENTS        HOOK    RX  TX  DROPS  LOST  WHY NO XDP\n"
+        "tap0  tap0    up       access  blue            xdp+tc   0   0      0     0  -\n"
+        "vm9   tap9    pending  trunk   blue:10,red:20  tc       0   0      0     0  -\n"
     )
+
+
+def test_lists_for_people_say_why_a_device_is_without_xdp(blue: Vxagent) -> None:
+    blue("port set tap0 --hook tc")
+    blue("uplink add eth1 --hook tc")
+    for kind in ("port", "uplink"):
+        assert blue(f"{kind} list").out.splitlines()[1].endswith("  asked for by --hook tc")
 
 
 def test_segment_list_for_people(blue: Vxagent) -> None:

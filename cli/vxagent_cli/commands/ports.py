@@ -23,6 +23,7 @@ COLUMNS = (
     column("tx_packets", "tx", number=True),
     column("drops", number=True),
     column("egress_failed", "lost", number=True),
+    column("hook_why", "why no XDP"),
 )
 
 

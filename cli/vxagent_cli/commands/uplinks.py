@@ -19,6 +19,7 @@ COLUMNS = (
     column("rx_packets", "rx", number=True),
     column("tx_packets", "tx", number=True),
     column("drops", number=True),
+    column("hook_why", "why no XDP"),
 )
 
 
