@@ -429,7 +429,20 @@ struct vx_flow {
  * segment's: the data plane has moved a MAC there.
  */
 
-/* events: ring buffer. */
+/* Of each kind a port tells so many events at once, and then one a second. */
+#define VX_EVENT_BURST 4
+#define VX_EVENT_KINDS 5
+
+/*
+ * telling: array by port handle, written by the data plane, zeroed by the agent when the port goes.
+ * The port is the one that the event names first.
+ */
+struct vx_telling {
+	__u64 suppressed;	       /* events that were not told, for the rate or a full ring */
+	__u64 buckets[VX_EVENT_KINDS]; /* by vx_event_type - 1, as in vx_buckets */
+};
+
+/* events: ring buffer. Nobody waits at it: the agent looks once a second. */
 struct vx_event {
 	__u64 time_ns; /* bpf_ktime_get_ns */
 	__u16 type;

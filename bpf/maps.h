@@ -102,6 +102,14 @@ static __always_inline struct vx_learning *vx_learning_of(__u16 port)
 	return vx_lookup(learning, &key);
 }
 
+/* What a port has told: a counter and buckets that all CPUs share. */
+static __always_inline struct vx_telling *vx_telling_of(__u16 port)
+{
+	__u32 key = port;
+
+	return vx_lookup(telling, &key);
+}
+
 /* To which segment a trunk port or an uplink says that frames with this VID belong. */
 static __always_inline bool vx_find_vid(__u16 port, __u16 vid, struct vx_membership *found)
 {

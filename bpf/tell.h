@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What the agent is told of the sender, for its log. Whatever must not get lost is counted as well.
+ *
+ * A VM can make events with its frames: a MAC that moves is one, and it may send as if it were any of
+ * its neighbours. So each port has a bucket for each kind: its flood fills neither the ring, which
+ * holds what 1,310 ports tell at most in a second, nor hides what the port tells of another kind.
  */
 #ifndef VX_TELL_H
 #define VX_TELL_H
@@ -9,10 +13,13 @@
 
 #include "frame.h"
 #include "maps.h"
+#include "rate.h"
 
-/* An event that finds the ring full is lost; the counters of vx_learning still have it. */
-static __always_inline void vx_tell(const struct vx_frame *f, enum vx_event_type type, __u16 port,
-				    __u16 other_port)
+#define VX_TELL_TICKS VX_TICKS_PER_S
+
+/* Hands an event to the agent, without waking it; false: the ring is full. */
+static __always_inline bool vx_put_event(const struct vx_frame *f, enum vx_event_type type,
+					 __u16 port, __u16 other_port)
 {
 	struct vx_event event = {
 		.time_ns = f->now_ns,
@@ -25,7 +32,20 @@ static __always_inline void vx_tell(const struct vx_frame *f, enum vx_event_type
 #pragma unroll
 	for (int i = 0; i < ETH_ALEN; i++)
 		event.mac[i] = f->source >> (8 * (ETH_ALEN - 1 - i));
-	bpf_ringbuf_output((void *)VX_MAP(events), &event, sizeof(event), 0);
+	return !bpf_ringbuf_output((void *)VX_MAP(events), &event, sizeof(event), BPF_RB_NO_WAKEUP);
+}
+
+/* Tells an event of a port, or counts that it was not told. */
+static __always_inline void vx_tell(const struct vx_frame *f, enum vx_event_type type, __u16 port,
+				    __u16 other_port)
+{
+	struct vx_telling *telling = vx_telling_of(port);
+
+	if (!telling)
+		return;
+	if (!vx_take(&telling->buckets[type - 1], VX_TELL_TICKS, VX_EVENT_BURST * VX_TELL_TICKS) ||
+	    !vx_put_event(f, type, port, other_port))
+		__sync_fetch_and_add(&telling->suppressed, 1);
 }
 
 #endif /* VX_TELL_H */

@@ -349,6 +349,45 @@ def test_what_is_forgotten_meanwhile_does_not_come_back(sets: Sets) -> None:
     assert limited == [0, 7]
 
 
+def _put_telling(tables: TableSet, *values: int) -> None:
+    tables.maps["telling"].update(struct.pack("=I", 4), abi.TELLING.struct.pack(*values))
+
+
+def _telling(tables: TableSet) -> tuple[int, ...]:
+    return abi.TELLING.struct.unpack(tables.maps["telling"].lookup(struct.pack("=I", 4)) or b"")
+
+
+def test_events_that_were_not_told_add_up_and_their_buckets_are_the_new_ones_own(sets: Sets) -> None:
+    ours = description.of_build(SIZES)
+    old, new = sets.make(ours), sets.make(ours)
+    _put_telling(old, 7, 11, 12, 13, 14, 15)
+    _put_telling(new, 1, 21, 22, 23, 24, 25)
+    for _ in range(2):
+        Handover([old], new).move_counts()
+    assert _telling(new) == (8, 21, 22, 23, 24, 25)
+
+
+def test_events_that_are_forgotten_meanwhile_do_not_come_back(sets: Sets) -> None:
+    ours = description.of_build(SIZES)
+    old, new = sets.make(ours), sets.make(ours)
+    _put_telling(old, 7, 0, 0, 0, 0, 0)
+    handover = Handover([old], new)
+    handover.clear([], 4, 0)
+    handover.move_counts()
+    assert _telling(new) == (0,) * 6
+
+
+def test_a_build_that_counts_no_such_events_hands_over_none(sets: Sets) -> None:
+    ours = description.of_build(SIZES)
+    old = sets.make(replace(ours, tables={name: table for name, table in ours.tables.items() if name != "telling"}))
+    new = sets.make(ours)
+    handover = Handover([old], new)
+    handover.fill()
+    handover.clear([], 4, 0)
+    handover.move_counts()
+    assert _telling(new) == (0,) * 6
+
+
 def test_a_set_that_nothing_describes_is_refused(place: Place) -> None:
     place.opened().close()
     with suppress(FileNotFoundError):

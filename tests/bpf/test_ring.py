@@ -77,6 +77,14 @@ def test_reading_makes_room_in_a_full_ring(reader: RingReader, write: Write) -> 
     assert write(1)
 
 
+def test_no_more_are_read_than_asked_for(reader: RingReader, write: Write) -> None:
+    for fill in (1, 2, 3):
+        assert write(fill, short=True)
+    assert reader.read(2) == [bytes([fill]) * SHORT for fill in (1, 2)]
+    assert reader.read(0) == []
+    assert reader.read(2) == [bytes([3]) * SHORT]
+
+
 def test_the_next_reader_goes_on_where_the_last_one_stopped(
     reader: RingReader, write: Write, ring: tuple[Program, Map]
 ) -> None:

@@ -58,7 +58,8 @@ class Counted:
             pairs, of IPv4 and IPv6.
         learning: place → (learned, limited, moved, full, held), where not all are 0.
         buckets: (place, limit) → ticks until it is full, where it is not.
-        events: (type, place, other, segment, MAC).
+        events: (type, place, other, segment, MAC); suppressed: by place, those that were not told.
+        telling: (place, type) → ticks until it may tell as many at once as ever, where it may not.
     """
 
     frames: dict[tuple[int, int, str], tuple[int, int]] = field(default_factory=dict)
@@ -77,6 +78,8 @@ class Counted:
     learning: dict[int, tuple[int, ...]] = field(default_factory=dict)
     buckets: dict[tuple[int, str], int] = field(default_factory=dict)
     events: list[tuple[str, int, int, int, int]] = field(default_factory=list)
+    suppressed: dict[int, int] = field(default_factory=dict)
+    telling: dict[tuple[int, str], int] = field(default_factory=dict)
 
 
 class Bench:
@@ -195,10 +198,20 @@ class Bench:
             for name, full_at in abi.BUCKETS.unpack(value).items():
                 if full_at > self.clock.now * TICKS_PER_NS:
                     found.buckets[struct.unpack("=I", key)[0], name] = full_at
+        self._read_events(found)
+        return found
+
+    def _read_events(self, found: Counted) -> None:
+        for key, value in self._rows("telling"):
+            (place,), (suppressed, *buckets) = struct.unpack("=I", key), abi.TELLING.struct.unpack(value)
+            if suppressed:
+                found.suppressed[place] = suppressed
+            for event, full_at in zip(abi.EventType, buckets, strict=True):
+                if full_at > self.clock.now * TICKS_PER_NS:
+                    found.telling[place, event.name.lower()] = full_at
         for record in self.ring.read():
             _, kind, place, other, segment, mac, _ = abi.EVENT.struct.unpack(record[: abi.EVENT.size])
             found.events.append((abi.EventType(kind).name.lower(), place, other, segment, int.from_bytes(mac, "big")))
-        return found
 
     def _rows(self, name: str) -> Iterator[tuple[bytes, memoryview]]:
         size = self.rig.maps[name].spec.key_size

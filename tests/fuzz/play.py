@@ -106,6 +106,10 @@ def _remember(expected: Counted, switch: Switch, now: int) -> None:
         if bucket.full_at > now * TICKS_PER_NS:
             expected.buckets[key] = bucket.full_at
     expected.events = switch.events
+    expected.suppressed = switch.events.suppressed
+    for source, bucket in switch.events.buckets.items():
+        if bucket.full_at > now * TICKS_PER_NS:
+            expected.telling[source] = bucket.full_at
 
 
 def _check_run(shot: Shot, outcome: Outcome, action: int, data: bytes) -> tuple[int, bytes] | None:

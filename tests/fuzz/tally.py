@@ -39,6 +39,7 @@ SHADOWED = frozenset(
 
 EVENTS = frozenset({"mac_moved", "learn_limited", "fdb_full", "mac_held"})
 LEASES, MEMBERSHIPS = "leases", "memberships"
+SUPPRESSED = "events that were not told"
 LOST, SPARED = "copies lost to a rate", "copies that nobody joined for"
 
 
@@ -69,6 +70,7 @@ class Tally:
     def remember(self, switch: Switch) -> None:
         """Count what is left of a setting."""
         self.events.update(kind for kind, *_ in switch.events)
+        self.events[SUPPRESSED] += sum(switch.events.suppressed.values())
         self.events.update({LEASES: sum(switch.neighbours.held.values()), MEMBERSHIPS: len(switch.groups.members)})
 
     def missed(self) -> frozenset[str]:
@@ -76,7 +78,7 @@ class Tally:
         shadowed = SHADOWED - set(+self.shadowed)
         return (
             (FATES - set(+self.fates))
-            | (EVENTS | {LOST, SPARED, LEASES, MEMBERSHIPS}) - set(+self.events)
+            | (EVENTS | {SUPPRESSED, LOST, SPARED, LEASES, MEMBERSHIPS}) - set(+self.events)
             | {f"{r} in shadow" for r in shadowed}
         )
 

@@ -48,6 +48,10 @@ Learning (step 13)
   it before. A MAC that had aged out, and one whose port, old or new, is migrating, does not move.
 - The move that begins the hold and leads away from home is not made, but is paid for.
 
+Events
+- A port tells four of each kind at once, and then one a second; of others it is counted that they were not told. A hold
+  is the rival's event, any other the sender's.
+
 Leases (step 7)
 - A lease is of a MAC, on the port where the FDB has it, if that port is held to its leases. DHCPv6 names no MAC: the
   receiver of the frame is the client.
@@ -102,3 +106,4 @@ BURST_TICKS = TICKS_PER_S // 4  # 250 ms
 BURST_BITS = 128 * 1024 * 8
 BURST_PACKETS = 64
 STORM_TICKS = LEARN_TICKS = TICKS_PER_S  # one second
+EVENTS_AT_ONCE, EVENT_TICKS = 4, TICKS_PER_S

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reference.choices import HOLD_NS, MOVES, MOVES_NS, REFRESH_NS
+from reference.events import Event, Events
 from reference.tables import Port
 
 STATIC, LEARNED, CLUSTER = "static", "learned", "cluster"
 Key = tuple[int, int]  # segment, MAC
-Event = tuple[str, int, int, int, int]  # type, port, other port, segment, MAC
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class Fdb(dict[Key, Entry]):
         events: what it tells.
     """
 
-    def __init__(self, ports: dict[int, Port], ageing: int, capacity: int, events: list[Event]) -> None:
+    def __init__(self, ports: dict[int, Port], ageing: int, capacity: int, events: Events) -> None:
         super().__init__()
         self.ports = ports
         self.ageing = ageing
@@ -87,19 +87,19 @@ class Fdb(dict[Key, Entry]):
         if entry and flaps and self._held(key, entry, port, now):
             return
         if mine.learned >= port.max_macs or not take():
-            mine.limited = self._tell(mine.limited, "learn_limited", key, port)
+            mine.limited = self._tell(mine.limited, ("learn_limited", port.number, 0, *key), now)
             return
         if entry and flaps and not self._move(key, entry, port, now):
             return
         if entry is None and len(self) >= self.capacity:
-            mine.full = self._tell(mine.full, "fdb_full", key, port)
+            mine.full = self._tell(mine.full, ("fdb_full", port.number, 0, *key), now)
             return
         mine.learned += 1
         if entry:
             self.learning[entry.port].learned -= 1
         if entry and live:
             mine.moved += 1
-            self.events.append(("mac_moved", port.number, entry.port, *key))
+            self.events.tell(("mac_moved", port.number, entry.port, *key), now)
         self[key] = Entry(port=port.number, origin=LEARNED, seen=now)
 
     def _held(self, key: Key, entry: Entry, port: Port, now: int) -> bool:
@@ -122,13 +122,13 @@ class Fdb(dict[Key, Entry]):
         moves.held = now + HOLD_NS
         rival = entry.port if port.number == moves.home else port.number
         self.learning[rival].held += 1
-        self.events.append(("mac_held", rival, moves.home, *key))
+        self.events.tell(("mac_held", rival, moves.home, *key), now)
         return port.number == moves.home
 
-    def _tell(self, count: int, event: str, key: Key, port: Port) -> int:
+    def _tell(self, count: int, event: Event, now: int) -> int:
         """One more; told at powers of two, so that nobody can fill the log."""
         if count & (count + 1) == 0:
-            self.events.append((event, port.number, 0, *key))
+            self.events.tell(event, now)
         return count + 1
 
 

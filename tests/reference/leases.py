@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from reference import headers
 from reference.answers import owner
 from reference.choices import MOST_DHCP_OPTIONS, MOST_IAADDRS, MOST_LEASES
-from reference.fdb import Event
+from reference.events import Events
 from reference.guards import DHCP_SERVER, DHCPV6_SERVER
 from reference.headers import IPV4, IPV6, UDP, Ethernet, Malformed, number, read
 from reference.tables import Port
@@ -49,7 +49,7 @@ class Neighbours(dict[tuple[int, bytes], Neighbour]):
         events: what it tells.
     """
 
-    def __init__(self, ports: dict[int, Port], segments: Iterable[int], capacity: int, events: list[Event]) -> None:
+    def __init__(self, ports: dict[int, Port], segments: Iterable[int], capacity: int, events: Events) -> None:
         super().__init__()
         self.capacity = capacity
         self.held = dict.fromkeys(ports, 0)
@@ -86,11 +86,11 @@ class Neighbours(dict[tuple[int, bytes], Neighbour]):
         if old and old.leased and (old.port, old.mac) == (port, mac):
             self._remove(key)
 
-    def refuse(self, segment: int, server: int, port: int, mac: int) -> None:
+    def refuse(self, segment: int, server: int, port: int, mac: int, now: int) -> None:
         """Count it, and tell at powers of two."""
         count = self.refused[port]
         if count & (count + 1) == 0:
-            self.events.append(("lease_refused", server, port, segment, mac))
+            self.events.tell(("lease_refused", server, port, segment, mac), now)
         self.refused[port] += 1
 
     def _remove(self, key: tuple[int, bytes]) -> None:
@@ -211,4 +211,4 @@ def follow(
         if not seconds:
             neighbours.end(key, port.number, mac)
         elif not neighbours.lease(key, port.number, mac, expires):
-            neighbours.refuse(segment, sender.number, port.number, source)
+            neighbours.refuse(segment, sender.number, port.number, source, now)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from reference import guards, headers, leases
 from reference.answers import addressed, arp_answer, arp_question, nd_answer, nd_question
 from reference.choices import MOST_TAGS, TAGS_OF_ETHERNET
-from reference.fdb import CLUSTER, LEARNED, Entry, Event, Fdb, is_group
+from reference.events import Events
+from reference.fdb import CLUSTER, LEARNED, Entry, Fdb, is_group
 from reference.groups import Groups
 from reference.headers import ARP, C_TAG, IPV6, Malformed
 from reference.multicast import Multicast, hear
@@ -40,7 +41,7 @@ class Switch:
         self.segments = segments
         self.ports = {port.number: port for port in ports}
         self.rates = Rates()
-        self.events: list[Event] = []
+        self.events = Events()
         self.fdb = Fdb(self.ports, ageing, capacity, self.events)
         self.groups = Groups(groups)
         self.neighbours = leases.Neighbours(self.ports, segments, neighbours, self.events)

@@ -53,6 +53,7 @@ class CountingDatapath(FakeDatapath):
         super().__init__()
         self.dropped: list[Drop] = []
         self.learning_of: dict[int, Learning] = {}
+        self.suppressed: dict[int, int] = {}
 
     def drops(self) -> list[Drop]:
         """See Datapath."""
@@ -61,6 +62,10 @@ class CountingDatapath(FakeDatapath):
     def learning(self, handles: Sequence[int]) -> list[Learning]:
         """See Datapath."""
         return [self.learning_of.get(handle, Learning()) for handle in handles]
+
+    def suppressed_events(self, handles: Sequence[int]) -> list[int]:
+        """See Datapath."""
+        return [self.suppressed.get(handle, 0) for handle in handles]
 
 
 class FakeHost:

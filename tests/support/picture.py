@@ -27,7 +27,7 @@ from vxagent.netlink.offloads import read_offloads
 Picture = dict[str, dict[str, Any]]
 
 _COUNTERS = {"traffic", "drops", "learning", "leases_refused"}
-_LEFT_OUT = {"audience", "buckets", "flows", "epochs", "events", "moves", "forgotten"}
+_LEFT_OUT = {"audience", "buckets", "flows", "epochs", "events", "telling", "moves", "forgotten"}
 """What is of the moment, says when, or counts what `learning` counts already."""
 
 _FAR_END = "vxi-"

@@ -61,6 +61,17 @@ def test_a_flood_of_events_is_cut_and_counted(caplog: pytest.LogCaptureFixture) 
     assert f"{1000 - LINES_PER_PERIOD} more events were not written down" in caplog.text
 
 
+def test_a_flood_of_one_port_hides_none_of_another(caplog: pytest.LogCaptureFixture) -> None:
+    journal = Journal()
+    with caplog.at_level(logging.INFO):
+        for at in (1000.0, 1001.0):
+            journal.write([event(EventType.MAC_MOVED, other_port=2)] * 500, STATE, at)
+        journal.write([event(EventType.MAC_MOVED, port=2, other_port=1)] * 3, STATE, 1002.0)
+        assert [record.message.endswith("to tap1") for record in caplog.records] == [False] * LINES_PER_PERIOD + [True]
+        journal.write([event(EventType.MAC_MOVED, port=2, other_port=1)], STATE, 1000.0 + PERIOD_S)
+    assert f"{1002 - LINES_PER_PERIOD} more events were not written down" in caplog.text
+
+
 def test_a_flood_of_one_kind_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         Journal().write([event(EventType.MAC_MOVED)] * 500 + [event(EventType.MAC_HELD)], STATE, 1000.0)

@@ -17,7 +17,7 @@ from vxagent.core.effects import Attach, Detach
 from vxagent.core.state import internal_peer
 from vxagent.core.switch import Draft
 from vxagent.datapath.abi import EventType
-from vxagent.datapath.base import Event, Lease
+from vxagent.datapath.base import EVENTS_AT_ONCE, Event, Lease
 from vxagent.datapath.fake import FakeDatapath
 from vxagent.errors import HostError, Invalid, NotFound, Refused, StoreError
 from vxagent.model.device import Device
@@ -716,6 +716,33 @@ def test_events_of_the_data_plane_are_logged(monkeypatch: pytest.MonkeyPatch, ca
 
     with caplog.at_level(logging.INFO):
         host.run(work)
+
+
+def test_others_have_a_turn_between_many_events(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are taken in pieces, and all of them at the next second."""
+    monkeypatch.setattr(loop, "EVENTS_S", 0.01)
+    host = Host()
+    sizes: list[int] = []
+    take = host.datapath.events
+
+    def noted() -> list[Event]:
+        taken = take()
+        sizes.append(len(taken))
+        return taken
+
+    monkeypatch.setattr(host.datapath, "events", noted)
+    flood = [Event(time_ns=0, type=EventType.FDB_FULL, port=1, other_port=0, segment=1, mac=1)] * (
+        2 * EVENTS_AT_ONCE + 5
+    )
+
+    async def work(agent: Agent) -> None:
+        host.datapath.queue += flood
+        await until(lambda: sum(sizes) == len(flood))
+
+    host.run(work)
+    assert [size for size in sizes if size] == [EVENTS_AT_ONCE, EVENTS_AT_ONCE, 5]
 
 
 def test_a_clock_work_that_fails_is_tried_again(

@@ -119,6 +119,7 @@ def test_many_ports_come_in_batches_by_id(datapath: CountingDatapath) -> None:
 def test_one_port_is_shown_with_all_that_is_known(switch: Switch, datapath: CountingDatapath) -> None:
     handle = switch.state.handle_of_port("tap0")
     datapath.learning_of[handle] = Learning(entries=1, limited=2, moved=3, full=4, held=5)
+    datapath.suppressed[handle] = 6
     count(switch, datapath, "tap0", "blue", Traffic(packets=(5, 6, 7, 8), copies=9))
     datapath.dropped = [
         drop(switch, "tap0", "blue", Reason.SRC_MAC_DENIED, 10),
@@ -127,6 +128,7 @@ def test_one_port_is_shown_with_all_that_is_known(switch: Switch, datapath: Coun
     ]
     port = views.port_detail(switch.state, datapath, lost, "tap0")
     assert (port.learned, port.limited, port.moved, port.full, port.held) == (1, 2, 3, 4, 5)
+    assert port.events_suppressed == 6
     assert (port.max_macs, port.learn_rate) == (1024, 1000)
     assert port.verdicts == {"forwarded": 5, "flooded": 6, "replied": 7, "to_host": 8}
     assert port.drops_by_reason == {"src_mac_denied": 10, "vlan_denied": 12}

@@ -181,7 +181,8 @@ class ClearCounters:
     Attributes:
         port: a handle, or 0.
         segment: a handle, or 0. Drops go that match all of port and segment that are given; with the port
-            alone its learning and forgotten counts go too, and its buckets are full; with neither, no drops go.
+            alone its learning, forgotten and telling counts go too, and its buckets are full; with neither, no drops
+            go.
         counters: indices into traffic.
     """
 

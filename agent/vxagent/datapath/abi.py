@@ -18,6 +18,7 @@ CHUNK = 69  # flood slots that one tail call visits
 MAX_LEASES = 64  # of one port
 MOVES, MOVES_S, HOLD_S = 5, 10, 60  # a MAC that moves more often in so long is held for so long
 FLOW_BITS = 12
+EVENT_BURST = 4  # events of each kind that a port may tell at once; then one a second
 AUDIENCE_BYTES = 56  # of struct vx_audience, which is the programs' own
 COUNTED_VERDICTS = 4  # those that vx_traffic counts; drops have a map of their own
 
@@ -213,6 +214,7 @@ LIMITS = Layout(
     learn="Q",
 )
 BUCKETS = Layout("vx_buckets", **LIMITS.members)
+TELLING = Layout("vx_telling", suppressed="Q", buckets=f"{len(EventType)}Q")
 EVENT = Layout("vx_event", time_ns="Q", type="H", port="H", other_port="H", segment="H", mac="6s", reserved="H")
 
 STRUCTS = (
@@ -239,6 +241,7 @@ STRUCTS = (
     LEARNING,
     LIMITS,
     BUCKETS,
+    TELLING,
     EVENT,
 )
 """Every struct of abi.h."""
@@ -270,5 +273,7 @@ DEFINES = {
     "VX_ALL_BITS": ALL_BITS,
     "VX_AUDIENCE_BYTES": AUDIENCE_BYTES,
     "VX_FLOW_BITS": FLOW_BITS,
+    "VX_EVENT_BURST": EVENT_BURST,
+    "VX_EVENT_KINDS": len(EventType),
 }
 """Every number that abi.h defines."""

@@ -123,6 +123,10 @@ class Multicast:
     queriers: dict[int, tuple[float, float]]
 
 
+EVENTS_AT_ONCE = 1024
+"""Records of the event ring that are taken in one go: some milliseconds of work."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """A record of the event ring; `type` is an `abi.EventType`, `time_ns` of bpf_ktime_get_ns."""
@@ -251,6 +255,9 @@ class Datapath(Protocol):
     def leases(self) -> list[Lease]:
         """The leases of all ports that have not run out."""
 
+    def suppressed_events(self, handles: Sequence[int]) -> list[int]:
+        """How many events of these ports were not told, for their rate or a full ring, in that order."""
+
     def refused_leases(self, handles: Sequence[int]) -> list[int]:
         """How many leases there was no room for, of these ports, in that order."""
 
@@ -258,4 +265,4 @@ class Datapath(Protocol):
         """What is known of groups; `places`: (segment, port) → index into `traffic`, of all ports to be told of."""
 
     def events(self) -> list[Event]:
-        """Take the records that wait in the event ring."""
+        """Take the records that wait in the event ring, oldest first, at most EVENTS_AT_ONCE."""

@@ -31,7 +31,7 @@ from vxagent.core.effects import (
 from vxagent.core.tables import MembershipRow, Rows, SegmentFlag, SegmentRow, Table
 from vxagent.datapath import bpf, bpf_link, bpffs, codec, description, maps, programs, source
 from vxagent.datapath.attachments import Attachments, Clsact, ClsactAttachments, TcxAttachments
-from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Lease, Multicast, Traffic
+from vxagent.datapath.base import EVENTS_AT_ONCE, Drop, Event, FdbEntry, Learning, Lease, Multicast, Traffic
 from vxagent.datapath.bpf_map import Map, MapType
 from vxagent.datapath.bpf_prog import Program, ProgSpec
 from vxagent.datapath.bytecode import Bytecode
@@ -246,7 +246,7 @@ class BpfDatapath:
 
     def clear_counters(self, effect: ClearCounters) -> None:
         """Forget what a port, a segment or both counted together; of a port alone also what it learned,
-        how many leases it has and had to do without, and what it took out of its buckets."""
+        how many leases it has and had to do without, what it took out of its buckets, and what it told."""
         counters = self._now.counters
         counters.clear_traffic(effect.counters)
         if self._takeover is not None:
@@ -257,6 +257,7 @@ class BpfDatapath:
             self._now.fdb.clear_learning(effect.port)
             counters.clear_buckets(effect.port)
             counters.clear_leases(effect.port)
+            counters.clear_telling(effect.port)
 
     def age(self) -> int:
         """Remove learned entries that are too old, leases that count no more and memberships that have run out, put
@@ -342,14 +343,18 @@ class BpfDatapath:
         """How many leases there was no room for, of these ports, in that order."""
         return self._now.counters.refused_leases(handles)
 
+    def suppressed_events(self, handles: Sequence[int]) -> list[int]:
+        """How many events of these ports were not told, in that order."""
+        return self._now.counters.suppressed_events(handles)
+
     def multicast(self, places: Mapping[tuple[int, int], int]) -> Multicast:
         """What is known of groups."""
         return self._now.groups.read(places)
 
     def events(self) -> list[Event]:
-        """Take the records that wait in the event ring."""
-        before, self._events = self._events, []
-        return [*before, *map(read_event, self._now.ring.read())]
+        """Take the records that wait in the event ring, oldest first, at most EVENTS_AT_ONCE."""
+        before, self._events = self._events[:EVENTS_AT_ONCE], self._events[EVENTS_AT_ONCE:]
+        return [*before, *map(read_event, self._now.ring.read(EVENTS_AT_ONCE - len(before)))]
 
     @property
     def _now(self) -> Opened:

@@ -19,7 +19,8 @@ Value = bytes | memoryview
 
 
 class Counters:
-    """The traffic, drops, learning, forgotten, buckets and leases maps. Methods read, but for those that say clear."""
+    """The traffic, drops, learning, forgotten, buckets, leases and telling maps. Methods read, but for those that say
+    clear."""
 
     def __init__(self, shared: Mapping[str, Map]) -> None:
         self._traffic = shared["traffic"]
@@ -29,6 +30,7 @@ class Counters:
         self._buckets = shared["buckets"]
         self._leases = shared["leases"]
         self._refused_leases = shared["leases_refused"]
+        self._telling = shared["telling"]
 
     def traffic(self, counters: Sequence[int]) -> list[Traffic]:
         """Sums for these indices, in that order; zeroes for one beyond the map."""
@@ -47,6 +49,14 @@ class Counters:
     def refused_leases(self, handles: Sequence[int]) -> list[int]:
         """How many leases there was no room for, of these ports, in that order."""
         return _pick(self._refused_leases, handles, _number)
+
+    def suppressed_events(self, handles: Sequence[int]) -> list[int]:
+        """How many events of these ports were not told, in that order."""
+        return _pick(self._telling, handles, _suppressed)
+
+    def clear_telling(self, port: int) -> None:
+        """A port has told nothing yet."""
+        self._telling.update(codec.U32.pack(port), bytes(abi.TELLING.size))
 
     def clear_leases(self, port: int) -> None:
         """A port holds none, and was refused none."""
@@ -117,6 +127,10 @@ def _sum_traffic(value: Value) -> Traffic:
 
 def _number(value: Value) -> int:
     return int(codec.U64.unpack(value)[0])
+
+
+def _suppressed(value: Value) -> int:
+    return int(abi.TELLING.struct.unpack(value)[0])
 
 
 def _learning(counted: dict[str, int], forgotten: int) -> Learning:

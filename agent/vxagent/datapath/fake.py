@@ -49,7 +49,7 @@ from vxagent.core.tables import (
     vid_key,
 )
 from vxagent.datapath.abi import Reason, Verdict
-from vxagent.datapath.base import Drop, Event, FdbEntry, Learning, Lease, Multicast, Traffic
+from vxagent.datapath.base import EVENTS_AT_ONCE, Drop, Event, FdbEntry, Learning, Lease, Multicast, Traffic
 from vxagent.datapath.maps import DEFAULT_SIZES
 from vxagent.errors import HostError
 
@@ -348,6 +348,10 @@ class FakeDatapath:
         now = ((lease, lease.left_s) for lease in self.given.values() if self._counts(lease))
         return [replace(lease, left_s=None if until is None else until - self.now_s) for lease, until in now]
 
+    def suppressed_events(self, handles: Sequence[int]) -> list[int]:
+        """See Datapath."""
+        return [0 for _ in handles]
+
     def refused_leases(self, handles: Sequence[int]) -> list[int]:
         """See Datapath."""
         return [0 for _ in handles]
@@ -363,7 +367,7 @@ class FakeDatapath:
 
     def events(self) -> list[Event]:
         """See Datapath."""
-        taken, self.queue = self.queue, []
+        taken, self.queue = self.queue[:EVENTS_AT_ONCE], self.queue[EVENTS_AT_ONCE:]
         return taken
 
     def _may_fail(self) -> None:

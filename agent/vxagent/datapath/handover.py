@@ -22,7 +22,7 @@ from vxagent.datapath.ring import RingReader
 from vxagent.datapath.table_copy import TableCopy
 from vxagent.datapath.table_set import TableSet
 
-_COUNTS = ("traffic", "drops", "learning", "leases_refused")
+_COUNTS = ("traffic", "drops", "learning", "leases_refused", "telling")
 _COUNTED_ANEW = ("forgotten", "leases")
 _SCRATCH = ("flows", "audience", "events", "epochs")
 _NOT_COPIED = frozenset({*_COUNTS, *_COUNTED_ANEW, *_SCRATCH})
@@ -107,6 +107,7 @@ class Handover:
             if port and not segment:
                 _zero(source.maps.get("learning"), (port,))
                 _zero(source.maps.get("leases_refused"), (port,))
+                _zero(source.maps.get("telling"), (port,))
             if port or segment:
                 TableCopy("drops", source, self.target).clear_drops(port, segment)
 

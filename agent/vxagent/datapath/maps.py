@@ -38,7 +38,7 @@ class Sizes:
     groups: int = 65536
     counters: int = 16384
     drops: int = 16384
-    events: int = 256 * 1024
+    events: int = 1024 * 1024
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -89,6 +89,7 @@ def declare(sizes: Sizes) -> dict[str, MapSpec]:
         _spec("leases_refused", MapType.ARRAY, 4, 8, port),
         _spec("flows", MapType.PERCPU_ARRAY, 4, abi.FLOW.size, 1 << abi.FLOW_BITS),
         _spec("epochs", MapType.ARRAY, 4, 8, segment),
+        _spec("telling", MapType.ARRAY, 4, abi.TELLING.size, port),
         _spec("events", MapType.RINGBUF, 0, 0, sizes.events),
     )
     return {spec.name: spec for spec in specs}
@@ -127,6 +128,7 @@ STRUCTS: dict[str, tuple[abi.Layout, abi.Layout]] = {
     "leases_refused": (_NUMBER, _COUNT),
     "flows": (_NUMBER, abi.FLOW),
     "epochs": (_NUMBER, _COUNT),
+    "telling": (_NUMBER, abi.TELLING),
     "events": (_NONE, abi.EVENT),
 }
 """Map → the structs of its key and its value; of a ring buffer that of a record."""

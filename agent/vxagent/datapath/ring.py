@@ -17,6 +17,7 @@ from vxagent.datapath.bpf_map import Map
 
 _BUSY = 1 << 31  # reserved, not yet submitted
 _DISCARD = 1 << 30
+_ALL = 1 << 32  # more than any ring holds
 _HEADER = struct.Struct("=II")
 
 
@@ -33,12 +34,12 @@ class RingReader:
         self._consumer = memoryview(self._consumer_page).cast("Q")
         self._producer = memoryview(self._producer_pages)[:page].cast("Q")
 
-    def read(self) -> list[bytes]:
-        """The records that wait, oldest first, up to one that is still being written."""
-        records = []
+    def read(self, most: int = _ALL) -> list[bytes]:
+        """The records that wait, oldest first, up to one that is still being written; not more than `most`."""
+        records: list[bytes] = []
         with self._lock:
             at, end = self._consumer[0], self._producer[0]
-            while at < end:
+            while at < end and len(records) < most:
                 start = mmap.PAGESIZE + (at & self._mask)
                 length, _ = _HEADER.unpack_from(self._producer_pages, start)
                 if length & _BUSY:

@@ -17,7 +17,10 @@ from vxagent.errors import MapFull
 
 log = logging.getLogger(__name__)
 
-_NOT_COUNTS = {"learning": ("learned",)}  # a sum that is made anew, with `forgotten`
+_NOT_COUNTS = {
+    "learning": ("learned",),  # a sum that is made anew, with `forgotten`
+    "telling": tuple(f"buckets[{kind}]" for kind in range(len(abi.EventType))),  # they begin full
+}
 
 Row = tuple[bytes, bytes]
 

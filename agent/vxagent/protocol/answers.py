@@ -191,6 +191,7 @@ class PortDetail(PortView):
         held: MACs that it contended for, until they were held where they had been.
         leases: what DHCP servers have leased to it, where it is held to that.
         leases_refused: leases that there was no room for.
+        events_suppressed: events of it that the log was not told, because there were too many.
         verdicts: frames from the VM by verdict.
         copies: frames made out of them.
         drops_by_reason: frames from the VM that were dropped.
@@ -209,6 +210,7 @@ class PortDetail(PortView):
     held: int
     leases: list[LeaseView]
     leases_refused: int
+    events_suppressed: int
     verdicts: dict[str, int]
     copies: int
     drops_by_reason: dict[str, int]

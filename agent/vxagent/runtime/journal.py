@@ -20,12 +20,14 @@ PERIOD_S = 10.0
 class Journal:
     """Logs events, at most LINES_PER_PERIOD of a kind in PERIOD_S; how many it left out is a line of its own.
 
-    For each kind apart: a VM that makes many of one hides no other.
+    For each kind apart: a VM that makes many of one hides no other. And the first one of a kind that a port tells in
+    the period is always written: a VM that makes many hides none of another port's.
     """
 
     def __init__(self) -> None:
         self._began = 0.0
         self._written: Counter[int] = Counter()  # by kind
+        self._heard: set[tuple[int, int]] = set()  # (kind, port)
         self._left_out = 0
 
     def write(self, events: Iterable[Event], state: State, now: float) -> None:
@@ -34,11 +36,14 @@ class Journal:
             self._flush()
             self._began = now
             self._written.clear()
+            self._heard.clear()
         names: tuple[dict[int, str], dict[int, str]] | None = None
         for event in events:
-            if self._written[event.type] >= LINES_PER_PERIOD:
+            source = event.type, event.port
+            if self._written[event.type] >= LINES_PER_PERIOD and source in self._heard:
                 self._left_out += 1
                 continue
+            self._heard.add(source)
             names = names or (state.names("port"), state.names("segment"))
             log.info("%s", describe(event, *names))
             self._written[event.type] += 1

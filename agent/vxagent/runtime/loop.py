@@ -20,7 +20,7 @@ from vxagent.core.effects import MakeInternal
 from vxagent.core.reconcile import reconcile
 from vxagent.core.switch import Draft, Switch
 from vxagent.core.tables import Table
-from vxagent.datapath.base import Datapath
+from vxagent.datapath.base import EVENTS_AT_ONCE, Datapath
 from vxagent.errors import VxagentError
 from vxagent.netlink.base import Links
 from vxagent.runtime.audit import Auditor
@@ -277,8 +277,12 @@ class Agent:
             log_failed("leases", error)
 
     async def _write_journal(self) -> None:
-        events = await self.read(self.datapath.events)
-        self._journal.write(events, self.switch.state, time.monotonic())
+        """All that waits, in pieces: between two of them everybody else has a turn."""
+        taken = EVENTS_AT_ONCE
+        while taken == EVENTS_AT_ONCE:
+            events = await self.read(self.datapath.events)
+            self._journal.write(events, self.switch.state, time.monotonic())
+            taken = len(events)
 
 
 def ageing_interval(ageing_s: int) -> float:

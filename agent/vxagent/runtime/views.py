@@ -194,6 +194,7 @@ def port_detail(
         held=learning.held,
         leases=_leases(state, datapath, handle) if port.dhcp_snoop else [],
         leases_refused=datapath.refused_leases([handle])[0],
+        events_suppressed=datapath.suppressed_events([handle])[0],
         verdicts=dict(zip(VERDICTS, sums.verdicts, strict=True)),
         copies=sums.copies,
         drops_by_reason=by_reason(drops.get(handle, [])),
