@@ -187,6 +187,12 @@ rates: ## Measure how exactly rates are kept, by UDP and TCP; four minutes; root
 	@$(MAKE) setup
 	@exec $(PY) tests/scale/rates.py
 
+.PHONY: events
+events: ## Measure what a flood of events costs the agent, and whether others' are told; a minute; root
+	$(need_root)
+	@$(MAKE) setup
+	@exec $(PY) tests/scale/events.py
+
 FRAMES := 1000000
 SEED :=
 
