@@ -137,6 +137,9 @@ class Bench:
             levels.setdefault(place, {})[name] = full_at
         for place, words in levels.items():
             self.rig.maps["buckets"].update(struct.pack("=I", place), abi.BUCKETS.pack(**words))
+        for place, full_at in setting.telling(BEGIN_NS).items():
+            value = abi.TELLING.struct.pack(0, *[full_at] * len(abi.EventType))
+            self.rig.maps["telling"].update(struct.pack("=I", place), value)
         self._counters = {
             index: (place, setting.number_of(segment) if segment else 0)
             for place, name in enumerate(setting.names(), 1)

@@ -24,6 +24,7 @@ _PACKETS = st.sampled_from([1, 2, 3, 7, 10, 1_000, 10**9])
 _RATE = st.builds(Rate, bits=_BITS) | st.builds(Rate, packets=_PACKETS) | st.builds(Rate, bits=_BITS, packets=_PACKETS)
 _SOMETIMES = st.sampled_from([False, False, True])
 _MISSING_MS = st.sampled_from([0, 100, 240, 250, 900, 990, 1_000, 5_000, 63_000, 10**6, 10**9])
+_UNTOLD_MS = [2_000, 3_000, 3_001, 4_000, 8_001]  # a bucket holds four seconds; owing over eight it is only empty
 
 
 @cache
@@ -132,6 +133,7 @@ def settings(draw: st.DrawFn) -> Setting:
         states={number: draw(st.sampled_from(PortMode)) for number in places if draw(rarely()) and draw(rarely())},
         deviceless=frozenset(number for number in places if draw(rarely()) and draw(rarely())),
         missing_ms={key: draw(_MISSING_MS) for key in limits},
+        untold_ms={number: draw(st.sampled_from(_UNTOLD_MS)) for number in places if draw(rarely())},
         ageing_s=draw(st.sampled_from([300, 0, 5])),
     )
 

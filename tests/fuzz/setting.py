@@ -10,6 +10,7 @@ from ipaddress import ip_network
 
 from reference import fdb, tables
 from reference.choices import TICKS_PER_NS
+from reference.events import KINDS
 from reference.rates import Bucket
 from reference.switch import Switch
 from vxagent.core.compile import NANOSECONDS, rows_of
@@ -54,6 +55,7 @@ class Setting:
         states: number → state, of places that are not up.
         deviceless: numbers of places whose device is not there.
         missing_ms: (number, limit) → how long its bucket takes to be full when the frames begin.
+        untold_ms: number → how long until it may tell as many events as ever, of each kind.
         ageing_s: as in the agent's settings.
     """
 
@@ -64,6 +66,7 @@ class Setting:
     states: dict[int, PortMode] = field(default_factory=dict)
     deviceless: frozenset[int] = frozenset()
     missing_ms: dict[tuple[int, str], int] = field(default_factory=dict)
+    untold_ms: dict[int, int] = field(default_factory=dict)
     ageing_s: int = 300
 
     def names(self) -> tuple[str, ...]:
@@ -143,7 +146,13 @@ class Setting:
                 port=entry.place, origin=fdb.CLUSTER if entry.cluster else fdb.STATIC
             )
         switch.rates |= {key: Bucket(full) for key, full in self.levels(now).items()}
+        for number, full in self.telling(now).items():
+            switch.events.buckets |= {(number, kind): Bucket(full) for kind in KINDS}
         return switch
+
+    def telling(self, now: int) -> dict[int, int]:
+        """Number → when its buckets of events are full, in ticks; now in nanoseconds."""
+        return {number: (now + missing * 1_000_000) * TICKS_PER_NS for number, missing in self.untold_ms.items()}
 
     def levels(self, now: int) -> dict[tuple[int, str], int]:
         """(number, limit) → when its bucket is full, in ticks; now in nanoseconds."""

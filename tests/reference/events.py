@@ -8,6 +8,9 @@ from reference.rates import Bucket
 Event = tuple[str, int, int, int, int]  # type, port, other port, segment, MAC
 
 
+KINDS = ("mac_moved", "learn_limited", "fdb_full", "mac_held", "lease_refused")
+
+
 class Events(list[Event]):
     """Those that are told.
 
