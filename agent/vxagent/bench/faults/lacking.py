@@ -8,6 +8,7 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -15,11 +16,12 @@ from pathlib import Path
 from vxagent.bench.faults.efforts import Effort
 from vxagent.bench.faults.lab import MANY, SPARE, Broken, FaultLab
 from vxagent.lab.namespaces import run
-from vxagent.lab.waiting import wait_until
+from vxagent.lab.waiting import PAUSE_S, wait_until
 
 _ATTACH = ("port", "attach", SPARE, "--segment", "grey")
 _ADD = ("segment", "add", "another", "--tenant", "grey")
 DESCRIPTORS = ((0, _ATTACH), (1, _ATTACH), (2, _ATTACH), (0, ("reload",)), (5, ("reload",)))  # and what is asked for
+LOOKS = 10  # at what a process has open
 _LOCK = """
 import sqlite3, sys
 database = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -41,7 +43,7 @@ def disk_full(lab: FaultLab, _effort: Effort) -> None:
     """The state directory's file system has no room left, for commands and for a start."""
     lab.agent.cli("stop")  # its log is written back and gone: there is no room in it
     lab.agent.up()
-    with _filled(lab.agent.state_dir):
+    with filled(lab.agent.state_dir):
         lab.refused(*_ATTACH)
         lab.refused(*_ADD)
     lab.works()
@@ -90,7 +92,8 @@ def _locked(database: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _filled(directory: Path) -> Iterator[None]:
+def filled(directory: Path) -> Iterator[None]:
+    """No room is left on a directory's file system meanwhile."""
     file = directory / "filler"
     try:
         with file.open("wb", buffering=0) as filler, suppress(OSError):
@@ -115,7 +118,7 @@ def _descriptors(lab: FaultLab, more: int) -> Iterator[None]:
     """The agent may open that many files, and no more: others are taken by callers who say nothing."""
     pid = lab.agent.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    taken = {int(fd) for fd in os.listdir(f"/proc/{pid}/fd")}
+    taken = _kept(pid)
     limit = max(max(taken) + 1, len(taken) + more)
     with ExitStack() as callers:
         callers.callback(resource.prlimit, pid, resource.RLIMIT_NOFILE, before)
@@ -125,3 +128,12 @@ def _descriptors(lab: FaultLab, more: int) -> Iterator[None]:
             caller.connect(str(lab.agent.run_dir / "api.sock"))
         wait_until(lambda: len(os.listdir(f"/proc/{pid}/fd")) == limit - more, what="all callers are heard")
         yield
+
+
+def _kept(pid: int) -> set[int]:
+    """The descriptors of a process that it has for longer than a moment: not those of a caller who has just gone."""
+    looks = []
+    for _ in range(LOOKS):
+        looks.append({int(fd) for fd in os.listdir(f"/proc/{pid}/fd")})
+        time.sleep(PAUSE_S)
+    return set.intersection(*looks)
