@@ -202,13 +202,20 @@ fuzz: ## Compare the loaded programs with the reference switch: FRAMES=1000000, 
 	@$(MAKE) setup >&2
 	@PYTHONPATH=tests exec $(PY) -m fuzz --frames $(FRAMES) $(if $(SEED),--seed $(SEED))
 
-SECONDS := 600
+SECONDS := 1800
 
 .PHONY: soak
-soak: ## Tenants with traffic while all that can change does, SECONDS=600 long, from SEED=…; 100,000 MACs; root
+soak: ## Random operations under 100,000 frames/s: nothing is lost, nothing grows; SECONDS=1800 long, from SEED=…; root
 	$(need_root)
 	@$(MAKE) setup
-	@$(PY) tests/scale/soak.py $(SECONDS) $(SEED)
+	@PYTHONPATH=tests exec $(PY) -m soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+.PHONY: leaks
+leaks: SECONDS := 600
+leaks: ## Tenants with traffic while all that can change does, SECONDS=600 long, from SEED=…; 100,000 MACs; root
+	$(need_root)
+	@$(MAKE) setup
+	@$(PY) tests/scale/leaks.py $(SECONDS) $(SEED)
 	@MACS=100000 $(PYTEST) -q tests/netns/test_attacks.py -k many_macs
 
 .PHONY: upgrade

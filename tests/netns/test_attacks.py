@@ -37,7 +37,7 @@ from vxagent.lab.vm import VethVm
 from vxagent.lab.waiting import wait_until
 
 VICTIMS_VLAN = 20
-MANY = int(os.environ.get("MACS", "10000"))  # a tenth of what an attack would use, and `make soak` does
+MANY = int(os.environ.get("MACS", "10000"))  # a tenth of what an attack would use, and `make leaks` does
 S_TAG = 0x88A8
 
 _vids = itertools.count(100)

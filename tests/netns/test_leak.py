@@ -1,4 +1,4 @@
-"""Isolation, proven rather than hoped; `support.leak` draws the switch. `make soak` goes on for longer."""
+"""Isolation, proven rather than hoped; `support.leak` draws the switch. `make leaks` goes on for longer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The leak test for as long as you like: `make soak [SECONDS=600] [SEED=…]`.
+"""The leak test for as long as you like: `make leaks [SECONDS=600] [SEED=…]`.
 
 Ends with 1 at the first frame that turns up where it must not, and says the seed: the same one makes the same changes
 in the same order, under traffic of the same kind.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
 from vxagent.datapath import bpf
+from vxagent.datapath.bpf_map import Map, MapType
 
 _ID = struct.Struct("=II")  # start_id, next_id
 
@@ -54,6 +57,50 @@ def pinned_below(directory: Path) -> KernelObjects:
         if "prog_id" in info:
             programs.add(int(info["prog_id"]))
     return KernelObjects(programs=frozenset(programs), maps=frozenset(maps))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwitchObjects(KernelObjects):
+    """Links besides, by the kernel's numbers."""
+
+    links: frozenset[int]
+
+
+def switch_objects(pid: int, directory: Path) -> SwitchObjects:
+    """What an agent has open or pinned, and what its programs call. Raises OSError: it is gone."""
+    found: dict[str, set[int]] = {"prog_id": set(), "map_id": set(), "link_id": set()}
+    for name in os.listdir(f"/proc/{pid}/fdinfo"):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            _number(found, Path(f"/proc/{pid}/fdinfo/{name}"))
+    for pin in (path for path in directory.rglob("*") if path.is_file()):
+        fd = bpf.open_pin(pin)
+        if fd is None:
+            continue
+        try:
+            _number(found, Path(f"/proc/self/fdinfo/{fd}"))
+        finally:
+            os.close(fd)
+        if pin.name.startswith("progs-"):
+            found["prog_id"] |= _called(pin)
+    return SwitchObjects(
+        programs=frozenset(found["prog_id"]), maps=frozenset(found["map_id"]), links=frozenset(found["link_id"])
+    )
+
+
+def _number(found: dict[str, set[int]], fdinfo: Path) -> None:
+    for name, _, value in (line.partition(":") for line in fdinfo.read_text().splitlines()):
+        if name in found:
+            found[name].add(int(value))
+
+
+def _called(pin: Path) -> set[int]:
+    """The programs in a tail-call table."""
+    table = Map.open_as_it_is(pin, pin.name)
+    if table is None or table.spec.type is not MapType.PROG_ARRAY:
+        return set()
+    with table:
+        values = (table.lookup(at.to_bytes(4, sys.byteorder)) for at in range(table.spec.max_entries))
+        return {int.from_bytes(value, sys.byteorder) for value in values if value is not None}
 
 
 def _is_there(command: _NextId, number: int) -> bool:
