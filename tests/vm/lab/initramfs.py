@@ -10,7 +10,9 @@ from pathlib import Path
 from vm.lab.cache import FILES, build, made
 from vm.lab.kernels import Kernel
 
-MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "8021q")
+MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "vmxnet3", "8021q")
+"""NICs are named as their modules come: here, before anybody is told that the guest is up."""
+
 _SCRIPTS = {"init": "init", "channel": "bin/channel", "udhcpc": "bin/got-lease"}
 _PROGRAMS = ("bulk", "verify")
 _LIBRARY = re.compile(r"(/\S+) \(0x")

@@ -15,7 +15,7 @@ PORT = "vxagent.lab"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nic:
-    """A NIC of a guest; there it is `eth0`, `eth1` … in their order.
+    """A NIC of a guest; there it is `eth0`, `eth1` … in their order, virtio's before others.
 
     Attributes:
         ifname: the tap in the switch's namespace. QEMU makes it when it is not there, and removes it then.
