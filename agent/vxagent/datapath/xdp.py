@@ -25,7 +25,7 @@ _FOREIGN = "somebody else's XDP program runs there; take it off, then `vxagent r
 _REFUSALS = {
     errno.EBUSY: _FOREIGN,
     errno.EEXIST: _FOREIGN,  # a generic one
-    errno.EOPNOTSUPP: "its driver has no native XDP",
+    errno.EOPNOTSUPP: "its driver has no native XDP, or not with the offloads that it has on",  # virtio_net: GRO_HW
     errno.EINVAL: "its driver takes no XDP program as it is set: MTU, queues or offloads",
     errno.ERANGE: "its MTU is too large for native XDP",
 }
