@@ -19,7 +19,7 @@ import pytest
 from support import frames
 from support.frames import BROADCAST, L3, NA, NS, RA, arp, ethernet, ipv4, ipv6, link_layer, nd, udp
 from support.hearing import marked, ports_of, who_hears
-from support.ipv6 import address_6, echoes, speak_ipv6
+from support.ipv6 import PATIENT_MS, address_6, echoes, speak_ipv6
 from support.lan import AMOUNT, Lan, assert_connected, running_lan
 from vxagent.lab.ping import ping
 from vxagent.lab.traffic import bulk_tcp
@@ -79,7 +79,7 @@ def test_dad_finds_an_address_that_two_ports_list(lan: Lan, blue: str) -> None:
     shared = "2001:db8::77"
     a, b = (locked(lan, blue, shared) for _ in range(2))
     speak_ipv6(a, shared)
-    speak_ipv6(b, shared)
+    speak_ipv6(b, shared, probe_ms=PATIENT_MS)
     assert "dadfailed" in b.namespace.ip("-6", "address", "show", "dev", NIC)
     assert (lan.drops(a.port), lan.drops(b.port)) == ({}, {})
 

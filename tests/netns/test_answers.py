@@ -23,7 +23,7 @@ from support import frames
 from support.asking import advertisement, group_of, mac_of, solicitation
 from support.frames import BROADCAST, L3, arp, ethernet, vlan
 from support.hearing import overhear, ports_of, who_hears
-from support.ipv6 import address_6, echoes, speak_ipv6
+from support.ipv6 import PATIENT_MS, address_6, echoes, speak_ipv6
 from support.lan import AMOUNT, Lan, assert_connected, running_lan
 from support.offload import send_offloaded
 from vxagent.lab.frames import Frame
@@ -241,7 +241,7 @@ def test_announcements_reach_everybody(lan: Lan, blue: str) -> None:
 def test_dad_finds_the_address_of_a_vm_that_is_answered_for(lan: Lan, blue: str) -> None:
     a, b = plug(lan, blue), listed(lan, blue)
     speak_ipv6(b)
-    speak_ipv6(a, address_6(b))
+    speak_ipv6(a, address_6(b), probe_ms=PATIENT_MS)
     assert "dadfailed" in a.namespace.ip("-6", "address", "show", "dev", NIC)
 
 

@@ -20,7 +20,7 @@ import pytest
 from support.dhcp import ACK, dhcp
 from support.dhcp_hosts import LEASE_S, POOL, POOL_6, DhcpClient, serve_dhcp
 from support.frames import ethernet, ipv4
-from support.ipv6 import address_6, echoes, speak_ipv6
+from support.ipv6 import address_6, echoes, speak_ipv6, start_ipv6, wait_for_dad
 from support.lan import Lan, running_lan
 from vxagent.lab.fabric import Fabric
 from vxagent.lab.traffic import send_frames
@@ -70,8 +70,14 @@ class Place:
 
     def reaches(self, family: int, source: str) -> bool:
         """Whether the client gets an answer from its peer when it uses an address."""
-        target = self.peer.address if family == 4 else address_6(self.peer)
-        return echoes(self.client, target, "-I", source)
+        return echoes(self.client, self._peer(family), "-I", source)
+
+    def reaches_nobody(self, family: int, source: str) -> bool:
+        """Whether it does not: none of three requests is answered."""
+        return not echoes(self.client, self._peer(family), "-I", source, "-c", "3", "-i", "0.1", "-W", "0.3")
+
+    def _peer(self, family: int) -> str:
+        return self.peer.address if family == 4 else address_6(self.peer)
 
     def use(self, family: int, address: str) -> None:
         """The client takes an address that nobody gave it."""
@@ -87,11 +93,8 @@ def _client(lan: Lan, segment: str) -> VethVm:
     vm = lan.veth(lan.unique("v"), None)
     vm.namespace.ip("address", "flush", "dev", NIC)
     lan.attach(vm.port, segment, dhcp_snoop=True)
-    vm.namespace.sysctl(f"net/ipv6/conf/{NIC}/disable_ipv6", 0)
-    wait_until(
-        lambda: "tentative" not in (shown := vm.namespace.ip("-6", "address", "show", "dev", NIC)) and "fe80:" in shown,
-        what="a link-local address",
-    )
+    start_ipv6(vm)
+    wait_for_dad(vm)
     return vm
 
 
@@ -124,7 +127,7 @@ def test_a_lease_is_what_a_port_may_use(request: pytest.FixtureRequest, behind: 
     """No other address, neither before nor after."""
     place: Place = request.getfixturevalue(behind)
     place.use(family, FOREIGN[family])
-    assert not place.reaches(family, FOREIGN[family])
+    assert place.reaches_nobody(family, FOREIGN[family])
     place.client.namespace.ip("address", "del", f"{FOREIGN[family]}/{WIDTH[family]}", "dev", NIC)
 
     address = place.ask(family).address()
@@ -135,7 +138,7 @@ def test_a_lease_is_what_a_port_may_use(request: pytest.FixtureRequest, behind: 
     assert 0 < lease["expires_s"] <= LEASE_S
 
     place.use(family, FOREIGN[family])
-    assert not place.reaches(family, FOREIGN[family])
+    assert place.reaches_nobody(family, FOREIGN[family])
     assert place.reaches(family, address)
     assert place.lan.drops(place.client.port).keys() <= {"src_ip_denied", "arp_spoof", "nd_spoof"}
     assert place.lan.drops(place.client.port)
@@ -149,7 +152,7 @@ def test_what_is_released_is_gone(place: Place, family: int) -> None:
     client.release()
     wait_until(lambda: place.leased() == [], what="the lease ends")
     place.use(family, address)
-    assert not place.reaches(family, address)
+    assert place.reaches_nobody(family, address)
 
 
 def test_leases_come_without_an_agent_and_outlive_it(place: Place) -> None:
@@ -159,7 +162,7 @@ def test_leases_come_without_an_agent_and_outlive_it(place: Place) -> None:
     for family, address in addresses.items():
         assert place.reaches(family, address)
         place.use(family, FOREIGN[family])
-        assert not place.reaches(family, FOREIGN[family])
+        assert place.reaches_nobody(family, FOREIGN[family])
     agent.up()
     assert place.leased() == list(addresses.values())
     agent.cli("reload")
@@ -183,7 +186,7 @@ def test_leases_are_put_back_when_the_switch_starts_anew(place: Place, by: str) 
     for family, address in addresses.items():
         assert place.reaches(family, address)
         place.use(family, FOREIGN[family])
-        assert not place.reaches(family, FOREIGN[family])
+        assert place.reaches_nobody(family, FOREIGN[family])
 
 
 def test_a_lease_runs_out(place: Place) -> None:
@@ -195,7 +198,7 @@ def test_a_lease_runs_out(place: Place) -> None:
     send_frames(place.server.namespace, NIC, ethernet(client, server, ack))
     wait_until(lambda: place.leased() == [], what="the lease runs out")
     wait_until(
-        lambda: not place.reaches(4, address), what="it does so for the programs, whose clock may be a tick behind"
+        lambda: place.reaches_nobody(4, address), what="it does so for the programs, whose clock may be a tick behind"
     )
 
 
@@ -207,8 +210,8 @@ def test_leases_end_where_a_port_is_not_held_to_them(place: Place) -> None:
     assert place.reaches(4, FOREIGN[4])
     place.lan.agent.cli("port", "set", port, "--dhcp-snoop")
     assert place.leased() == []
-    assert not place.reaches(4, FOREIGN[4])
-    assert not place.reaches(4, address)
+    assert place.reaches_nobody(4, FOREIGN[4])
+    assert place.reaches_nobody(4, address)
 
 
 def test_a_server_that_is_not_trusted_leases_nothing(place: Place) -> None:
@@ -217,7 +220,7 @@ def test_a_server_that_is_not_trusted_leases_nothing(place: Place) -> None:
     place.lan.agent.cli("port", "set", place.server.port, "--no-trusted", "--enforce", "shadow")
     address = place.ask(4).address()
     assert place.leased() == []
-    assert not place.reaches(4, address)
+    assert place.reaches_nobody(4, address)
 
 
 def test_a_port_that_is_plugged_in_anew_has_no_lease(place: Place) -> None:
@@ -226,4 +229,4 @@ def test_a_port_that_is_plugged_in_anew_has_no_lease(place: Place) -> None:
     place.lan.agent.cli("port", "detach", place.client.port)
     place.lan.attach(place.client.port, shown["segments"][0]["segment"], dhcp_snoop=True)
     assert place.leased() == []
-    assert not place.reaches(4, address)
+    assert place.reaches_nobody(4, address)
