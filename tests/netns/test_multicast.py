@@ -15,14 +15,14 @@ import itertools
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from support.frames import BROADCAST, ethernet, ipv4, ipv6, payload, udp, vlan
-from support.hearing import Party, place_of
+from support.hearing import Party, listening, place_of
 from support.ipv6 import address_6, speak_ipv6
 from support.lan import AMOUNT, Lan, running_lan
 from support.multicast import family, group_mac, octets, query
@@ -32,7 +32,6 @@ from vxagent.datapath.maps import DEFAULT_SIZES, declare
 from vxagent.lab.fabric import Fabric
 from vxagent.lab.namespaces import Namespace
 from vxagent.lab.ping import ping
-from vxagent.lab.sniffer import Sniffer
 from vxagent.lab.traffic import bulk_tcp, send_frames
 from vxagent.lab.vm import NIC, Endpoint, VethVm
 from vxagent.lab.waiting import wait_until
@@ -126,15 +125,12 @@ def who_gets(group: str, sender: Party, *ears: Party, tags: tuple[bytes, ...] = 
     inside = ipv4(udp(text), destination=group) if family(group) == 4 else ipv6(udp(text), destination=group)
     last = ethernet(BROADCAST, SOURCE_MAC, payload(b"last " + text), *tags)
     origin = place_of(sender)
-    with ExitStack() as stack:
-        sniffers = {}
-        for ear in ears:
-            place = place_of(ear)
-            sniffers[place.port] = stack.enter_context(Sniffer(place.namespace, place.ifname))
+    places = [place_of(ear) for ear in ears]
+    with listening(*places) as sniffers:
         send_frames(origin.namespace, origin.ifname, ethernet(group_mac(group), SOURCE_MAC, inside, *tags), last)
-        for sniffer in sniffers.values():
+        for sniffer in sniffers:
             sniffer.wait_for(lambda arrived: b"last " + text in arrived.data)
-        arrived = {port: sniffer.frames() for port, sniffer in sniffers.items()}
+        arrived = {place.port: sniffer.frames() for place, sniffer in zip(places, sniffers, strict=True)}
     return {port for port, frames in arrived.items() if any(inside.data in frame.data for frame in frames)}
 
 

@@ -9,8 +9,10 @@ sent straight over the last leg (out of the port's device, not through the switc
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from contextlib import ExitStack
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -88,14 +90,12 @@ def overhear(lan: Lan, sender: Party, sent: bytes, *ears: Party, by: Send = send
         by: sends it out of the sender's device.
     """
     origin = place_of(sender)
-    with ExitStack() as stack:
-        places = [place_of(ear) for ear in ears]
-        sniffers = [stack.enter_context(Sniffer(place.namespace, place.ifname)) for place in places]
+    places = [place_of(ear) for ear in ears]
+    with listening(*places) as sniffers:
         before = lan.received(origin.port)
         by(origin.namespace, origin.ifname, sent)
         wait_until(lambda: lan.received(origin.port) > before, what=f"the switch takes a frame from {origin.port}")
-        for place, sniffer in zip(places, sniffers, strict=True):
-            _finish_last_leg(lan, place, sniffer)
+        _finish_last_legs(lan, places, sniffers)
         return [sniffer.frames(lambda arrived: arrived.source != LAST_LEG) for sniffer in sniffers]
 
 
@@ -117,7 +117,23 @@ def ports_of(*parties: Party) -> list[str]:
     return [place_of(party).port for party in parties]
 
 
-def _finish_last_leg(lan: Lan, place: Place, sniffer: Sniffer) -> None:
+@contextmanager
+def listening(*places: Place) -> Iterator[list[Sniffer]]:
+    """A sniffer at each place. The kernel takes some 20 ms to close one: all are closed at once."""
+    sniffers: list[Sniffer] = []
+    try:
+        for place in places:
+            sniffers.append(Sniffer(place.namespace, place.ifname))  # noqa: PERF401  # those before a failure are closed
+        yield sniffers
+    finally:
+        with ThreadPoolExecutor(max(1, len(sniffers))) as pool:
+            list(pool.map(Sniffer.close, sniffers))
+
+
+def _finish_last_legs(lan: Lan, places: list[Place], sniffers: list[Sniffer]) -> None:
     last = frame(BROADCAST, LAST_LEG)
-    send_frames(lan.switch, place.port, last)
-    sniffer.wait_for(lambda arrived: arrived.data == last)
+    with lan.switch.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
+        for place in places:
+            sock.sendto(last, (place.port, 0))
+    for sniffer in sniffers:
+        sniffer.wait_for(lambda arrived: arrived.data == last)
