@@ -95,7 +95,7 @@ class Lan:
     def uplink(self, ifname: str = "up0") -> Fabric:
         """A physical network, and the uplink to it."""
         fabric = self.world.fabric(self.switch, ifname)
-        self.agent.cli("uplink", "add", ifname)
+        self.client.change("POST", "v1", "uplinks", body={"ifname": ifname})
         return fabric
 
     def host(self, fabric: Fabric, vid: int | None, *, mac: str = "", address: str = "") -> Endpoint:

@@ -154,18 +154,25 @@ class Namespace:
 
     def processes(self) -> list[int]:
         """The pids of those whose main thread is in it, but for this one, which a signal may have caught there."""
-        found = map(int, run("ip", "netns", "pids", self.name, check=False).stdout.split())
+        there = self.path.stat()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has just ended
+                where = Path(process, "ns/net").stat()
+                if (where.st_dev, where.st_ino) == (there.st_dev, there.st_ino):
+                    found.append(int(process.name))
         return [pid for pid in found if pid != os.getpid()]
 
     def delete(self) -> None:
         """Kill what still runs in it and remove it; it may be gone already."""
         if not self.path.exists():
             return
-        for pid in self.processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        with suppress(TimeoutError):
-            wait_until(lambda: not self.processes())
+        if found := self.processes():
+            for pid in found:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            with suppress(TimeoutError):
+                wait_until(lambda: not self.processes())
         run("ip", "netns", "delete", self.name, check=False)
 
 
