@@ -34,6 +34,10 @@ export MYPY_CACHE_DIR := $(CACHE)/mypy
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 PYTEST := $(PY) -m pytest -o cache_dir=$(abspath $(CACHE))/pytest
 
+# Two processes: much of a test is waiting. A file stays in one of them, and tests marked `alone` run beside no other.
+WORKERS := 2
+BESIDE := -n $(WORKERS)
+
 define need_root
 @[ "$$(id -u)" = 0 ] || { echo "make $@ needs root: run it as root or with sudo" >&2; exit 1; }
 endef
@@ -131,7 +135,7 @@ check-imports:
 	@said=$$($(PY) .venv/bin/lint-imports --no-logo --cache-dir $(CACHE)/import-linter) || { echo "$$said"; exit 1; }
 
 check-unit:
-	@$(PYTEST) -q tests/unit
+	@$(PYTEST) -q $(BESIDE) --dist load tests/unit
 
 .PHONY: format
 format: setup ## Format Python and C, and mend what the linter can
@@ -143,7 +147,7 @@ format: setup ## Format Python and C, and mend what the linter can
 test: ## make check, then every test there is, on real devices; root
 	$(need_root)
 	@$(MAKE) check
-	@$(PYTEST) tests/bpf tests/netns
+	@$(PYTEST) $(BESIDE) --dist loadfile --no-loadscope-reorder tests/bpf tests/netns
 
 .PHONY: test-vm
 test-vm: ## Every test with real VMs, in guests by QEMU; root

@@ -401,6 +401,7 @@ def test_a_member_that_gets_no_copy_pays_for_none(world: World) -> None:
 RUNS = 100_000
 
 
+@pytest.mark.alone  # it takes both CPUs
 def test_no_charge_is_lost_between_cpus(world: World) -> None:
     """Two CPUs take out of one bucket at once. All that passed it has been paid for, to the tick."""
     world.set_segment(BLUE, flags=SegmentFlag.DROP_UNKNOWN)  # step 17: nothing is sent
@@ -412,6 +413,7 @@ def test_no_charge_is_lost_between_cpus(world: World) -> None:
     assert buckets(world, 1)["unknown"] - before == 2 * RUNS * TICKS_PER_S // 10**6
 
 
+@pytest.mark.alone  # it takes both CPUs
 def test_two_cpus_together_get_one_bucket(world: World) -> None:
     """64 packets, and whatever flows back; each CPU may be let through on what one has room for."""
     world.learn(BLUE, mac(2), 2)

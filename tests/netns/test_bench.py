@@ -33,6 +33,8 @@ from vxagent.lab.namespaces import DIRECTORY, Namespace
 from vxagent.lab.tap import open_tap
 from vxagent.lab.world import World
 
+pytestmark = pytest.mark.alone  # it measures
+
 SMALL = Effort(rounds=1, slices_s=1000, slice_most_s=0.03)
 SLICE_S = 0.05
 

@@ -32,6 +32,8 @@ from vxagent.lab.traffic import send_frames
 from vxagent.lab.waiting import wait_until
 from vxagent.lab.world import World
 
+pytestmark = pytest.mark.alone  # streams in real-time priority: others would starve, and be blamed for it
+
 SHORT = replace(QUICK, kills=1, reloads=2, turns=1, away_s=0.5)
 REFUSE = ("database locked", "disk full", "bpffs read-only", "no descriptors")
 RUN = 7

@@ -401,6 +401,7 @@ def test_addresses_that_come_and_go_are_told(switch: Namespace, events: Events) 
     events.device("v0", lambda device: not device.addresses)
 
 
+@pytest.mark.alone  # it measures
 def test_an_event_arrives_about_as_soon_as_a_process_can_ask(switch: Namespace, links: NetlinkLinks) -> None:
     """Nothing waits for its turn to look. Medians of twenty: one alone may meet a busy machine."""
     arrived: queue.Queue[tuple[float, LinkChange | None]] = queue.Queue()

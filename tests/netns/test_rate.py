@@ -23,6 +23,9 @@ MULTICAST, NOBODY = "01:00:5e:01:02:03", "02:00:00:00:99:99"
 ENOUGH, UDP_MOST, TCP_MOST = 0.3, 1.05, 1.15
 
 
+pytestmark = pytest.mark.alone  # what gets through is measured
+
+
 @pytest.fixture(scope="module")
 def lan() -> Iterator[Lan]:
     """One switch for the tests of this file; each uses a segment of its own."""

@@ -28,6 +28,8 @@ from vxagent.lab.tap import open_tap
 from vxagent.lab.waiting import wait_until
 from vxagent.runtime.loop import AGEING_LONGEST_S
 
+pytestmark = pytest.mark.alone  # streams of 2,000 frames/s, of which none may be lost
+
 MACS = {name: f"02:00:00:00:01:{number:02x}" for number, name in enumerate("abcdf", 1)}
 TAG = struct.pack("!HH", 0x8100, 10)
 RATE = 2000
