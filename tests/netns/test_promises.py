@@ -66,8 +66,11 @@ def is_answer(arrived: Frame) -> bool:
     return arrived.ethertype == ARP and arrived.payload[7] == 2
 
 
-def host_answers(vm: Endpoint) -> bool:
+def host_answers(vm: VethVm | TapVm) -> bool:
     """The host's stack answers on a device that is no port."""
+    if isinstance(vm, VethVm):
+        vm.namespace.wait_running(NIC)  # what was set up a moment ago loses frames until the kernel has noticed
+        vm.switch.wait_running(vm.port)
     with Sniffer(vm.namespace, NIC) as at_vm:
         send_frames(vm.namespace, NIC, who_has(vm))
         at_vm.wait_for(is_answer)
