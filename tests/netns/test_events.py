@@ -9,6 +9,8 @@ import pytest
 from support.event_flood import FEW, Scene, Seen
 from support.lan import running_lan
 
+pytestmark = pytest.mark.alone  # it measures
+
 SECONDS = 2.0
 ROUNDS = 2
 MARGIN = 4.0  # the machine has other things to do, and not the same in each round

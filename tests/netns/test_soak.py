@@ -18,6 +18,8 @@ from support.lan import clean_world
 from vxagent.datapath import bpf
 from vxagent.datapath.bpf_map import Map, MapSpec, MapType
 
+pytestmark = pytest.mark.alone  # streams in real-time priority: others would starve, and be blamed for it
+
 SEED = os.environ.get("VXAGENT_SEED") or secrets.token_hex(4)
 ROUND_S = 4.0
 LEAKED = MapSpec(name="leaked", type=MapType.ARRAY, key_size=4, value_size=8, max_entries=1)
