@@ -29,6 +29,7 @@ from support.lan import Lan, running_lan
 from vxagent.lab.agent import VXAGENT, Agent
 from vxagent.lab.frames import BROADCAST
 from vxagent.lab.vm import VethVm
+from vxagent.lab.waiting import wait_until
 
 LISTED, STATIC, OTHER = (f"02:00:00:00:77:0{n}" for n in (1, 2, 3))
 THOUSAND = 1000
@@ -57,8 +58,10 @@ def lan() -> Iterator[Lan]:
 
 @pytest.fixture(scope="module")
 def vm(lan: Lan) -> VethVm:
-    """The VM of port va."""
-    return lan.veth("va", None, mac=LISTED)
+    """The VM of port va, which takes the device when it appears."""
+    vm = lan.veth("va", None, mac=LISTED)
+    wait_until(lambda: lan.state("va") == "up", what="va is up")
+    return vm
 
 
 @pytest.fixture
