@@ -171,7 +171,9 @@ bench: ## Measure the switch against the Linux bridge, in under five minutes; OP
 faults: ## Kill, stop and starve an agent under 100,000 frames/s and count what is lost, in some ten minutes; OPTIONS="--quick …"; root
 	$(need_root)
 	@$(MAKE) setup
-	@exec .venv/bin/vxagent bench --faults $(OPTIONS)
+	@other=$$(mktemp -d); trap 'rm -rf "$$other"' EXIT; \
+	build=$$(PYTHONPATH=tests $(PY) -m support.builds "$$other/build"); \
+	.venv/bin/vxagent bench --faults --other-build "$$build" $(OPTIONS)
 
 .PHONY: scale
 scale: ## Measure start, attach, apply of 1,000 ports, memory and lists of 100,000 entries; root

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from support.builds import OTHER_TABLES, make_build
 from support.lan import clean_world
 from vxagent.bench.faults.efforts import QUICK, Effort
 from vxagent.bench.faults.figures import Figures
@@ -43,7 +44,7 @@ RUN = 7
 def lab() -> Iterator[FaultLab]:
     """One for all faults: each leaves it as it should be."""
     with clean_world() as world:
-        yield FaultLab(world)
+        yield FaultLab(world, other=make_build(world.directory(), OTHER_TABLES))
 
 
 def done(lab: FaultLab, fault: Fault) -> Figures:
@@ -67,6 +68,24 @@ def test_no_frame_is_lost_duplicated_or_reordered(lab: FaultLab, fault: Fault) -
     assert found.streams is not None
     assert all(sent > 0 for sent, *_ in found.streams.values())
     assert bool(found.said) == (fault.name in REFUSE)
+
+
+def test_the_other_build_has_other_tables(lab: FaultLab) -> None:
+    def strike(lab: FaultLab, _: Effort) -> None:
+        for build, layout in ((lab.other, "v2"), (None, "v1")):
+            lab.agent.build = build
+            lab.agent.cli("stop")
+            lab.agent.up()
+            (pinned,) = (lab.agent.run_dir / "bpf").glob("v*")
+            assert pinned.name.split("-")[0] == layout
+
+    assert done(lab, of(strike)).good
+
+
+def test_without_another_build_its_row_is_not_here(lab: FaultLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "other", None)
+    (fault,) = (fault for fault in FAULTS if fault.name == "other build, back")
+    assert done(lab, fault).not_here == "no other build is given (--other-build)"
 
 
 # --- what is no pass -------------------------------------------------------------------------------

@@ -1,8 +1,12 @@
-"""Other builds of vxagent: the tree's agent and C sources, copied and changed."""
+"""Other builds of vxagent: the tree's agent and C sources, copied and changed.
+
+`python -m support.builds DIR` makes one with other tables there, and prints what to put into PYTHONPATH.
+"""
 
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,3 +77,7 @@ def make_build(directory: Path, changes: Sequence[Change]) -> Path:
         assert content.count(text) == 1, f"{name} has {content.count(text)} times {text!r}"
         file.write_text(content.replace(text, instead))
     return directory / "agent"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{make_build(Path(sys.argv[1]), OTHER_TABLES)}\n")

@@ -91,7 +91,7 @@ def test_what_cannot_be_done_here_is_no_failure() -> None:
 
 def test_a_full_run_has_the_counts_that_are_promised() -> None:
     times = {fault.name: fault.times(FULL) for fault in FAULTS}
-    assert (times["SIGKILL, up"], times["reload"]) == (50, 100)
+    assert (times["SIGKILL, up"], times["reload"], times["other build, back"]) == (50, 100, 10)
     assert (FULL.away_s, FULL.ports, FULL.entries) == (60, 1000, 100_000)
 
 
@@ -139,7 +139,8 @@ def outcome(monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
     """What a run comes to instead of being done, by root."""
     outcomes = [Outcome(machine=MACHINE, rate=120_000, results=(judged(ALL),))]
 
-    def run_faults(effort: Effort, tell: Callable[[Step], None]) -> Outcome:
+    def run_faults(effort: Effort, tell: Callable[[Step], None], *, other: Path | None) -> Outcome:
+        assert other is None
         tell(Step(case="reload", doing="3 of 3" if effort is QUICK else "100 of 100", done=5, total=14))
         return outcomes[0]
 
@@ -187,3 +188,15 @@ def test_a_run_that_was_too_slow_says_so(outcome: list[Outcome], capsys: pytest.
 def test_what_belongs_to_the_comparison_is_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line(["bench", "--faults", *words.split()]) == 2
     assert capsys.readouterr().err.startswith("vxagent: --faults has no picture and devices of its own")
+
+
+@pytest.mark.usefixtures("outcome")
+def test_another_build_that_is_none_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert command_line(["bench", "--faults", "--other-build", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith(f"vxagent: {tmp_path} has no package vxagent")
+
+
+@pytest.mark.usefixtures("outcome")
+def test_another_build_belongs_to_the_faults(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert command_line(["bench", "--other-build", str(tmp_path)]) == 2
+    assert "--other-build goes with --faults" in capsys.readouterr().err

@@ -32,10 +32,12 @@ class Agent:
 
     Attributes:
         run_dir, state_dir, config_file: their paths.
+        build: the directory of another build's package `vxagent`, to run from now on; None: this one.
     """
 
     def __init__(self, directory: Path, netns: Namespace, *, config: str = "") -> None:
         self.netns = netns
+        self.build: Path | None = None
         self.run_dir = directory / "run"
         self.state_dir = directory / "state"
         self.config_file = directory / "vxagent.toml"
@@ -68,7 +70,8 @@ class Agent:
         Raises:
             CommandFailed: it ended with another code than 0, and `check` is set.
         """
-        return run(*self.command(*words), check=check)
+        environment = None if self.build is None else {"PYTHONPATH": str(self.build)}
+        return run(*self.command(*words), check=check, environment=environment)
 
     def command(self, *words: str) -> list[str]:
         """The command line that `cli` runs."""

@@ -12,7 +12,7 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -176,11 +176,17 @@ class Namespace:
         run("ip", "netns", "delete", self.name, check=False)
 
 
-def run(*command: str, check: bool = True, feed: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command where the calling thread is, out of reach of Ctrl-C; see `Namespace.run`."""
+def run(
+    *command: str, check: bool = True, feed: str | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command where the calling thread is, out of reach of Ctrl-C; see `Namespace.run`.
+
+    `environment`: is added to that of this process.
+    """
     stdin = subprocess.DEVNULL if feed is None else subprocess.PIPE
     pipe = subprocess.PIPE
-    with _start(command, stdin=stdin, stdout=pipe, stderr=pipe, text=True) as process:
+    env = {**os.environ, **(environment or {})}
+    with _start(command, stdin=stdin, stdout=pipe, stderr=pipe, text=True, env=env) as process:
         try:
             said, errors = process.communicate(feed, COMMAND_TIMEOUT_S)
         except BaseException:

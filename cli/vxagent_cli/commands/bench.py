@@ -37,6 +37,12 @@ def bench(
     faults: Annotated[
         bool, typer.Option("--faults", help="Kill, stop and starve an agent instead, and count what its frames suffer.")
     ] = False,
+    other_build: Annotated[
+        Path | None,
+        typer.Option(
+            "--other-build", metavar="DIR", help="With --faults: another build, which takes over and hands back."
+        ),
+    ] = None,
 ) -> int:
     """Measure the switch against the Linux bridge, on this machine, in a lab that it builds and removes."""
     if os.geteuid() != 0:
@@ -44,11 +50,13 @@ def bench(
     for file in (json_file, plot_file):
         if file is not None and not file.absolute().parent.is_dir():
             raise HostError(f"{file.absolute().parent} is not there, where {file.name} should go", "make it first")
+    if other_build is not None and not faults:
+        raise WrongUsage("--other-build goes with --faults")
     if not faults:
         return _compare(quick, json_file, plot_file, on)
     if plot_file is not None or on is not None:
         raise WrongUsage("--faults has no picture and devices of its own: it goes without --plot and --on")
-    return of_faults.count(quick=quick, json_file=json_file)
+    return of_faults.count(quick=quick, json_file=json_file, other=other_build)
 
 
 def _compare(quick: bool, json_file: Path | None, plot_file: Path | None, on: str | None) -> int:

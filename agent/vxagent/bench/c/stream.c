@@ -14,7 +14,7 @@
  * Both run at real-time priority where they may. A sender never sends more than BURST times what is due in a tick, so
  * that no queue on the way to the switch overflows when it was held up; what it owes beyond DEBT_MS it does not send.
  *
- * A receiver says "ready" once it listens. The last line of each is JSON:
+ * A receiver says "ready" once it listens, a sender once SIGTERM ends it as it should. The last line of each is JSON:
  *     send {"realtime": bool, "ns": n, "streams": [[sent, refused], …]}   refused: the VM's device did not take it; they
  *                                                                         are among those sent
  *     take {"realtime": bool, "dropped": n, "astray": n, "streams": [[received, duplicated, reordered], …]}
@@ -227,6 +227,8 @@ static int send_all(uint32_t run, uint64_t rate, int n, char **words)
 
 	for (int i = 0; i < n; i++)
 		open_stream(streams + i, words[i]);
+	puts("ready");
+	fflush(stdout);
 	begun = now_ns();
 	for (int i = 0; i < n; i++)
 		owed_since[i] = begun;

@@ -1,4 +1,4 @@
-"""The agent ends, or hangs: by a signal, by command, for lack of memory. Each function does it once."""
+"""The agent ends, or hangs: by a signal, by command, for another build, for lack of memory. Each does it once."""
 
 from __future__ import annotations
 
@@ -46,6 +46,20 @@ def stop_and_up(lab: FaultLab, effort: Effort) -> None:
     lab.agent.cli("stop")
     time.sleep(effort.away_s)
     lab.agent.up()
+
+
+def other_build(lab: FaultLab, _effort: Effort) -> None:
+    """`stop`, `up` by another build, `stop`, `up` by this one: each takes programs and tables over from the other."""
+    if lab.other is None:
+        raise NotHere("no other build is given (--other-build)")
+    try:
+        for build in (lab.other, None):
+            lab.agent.build = build
+            lab.agent.cli("stop")
+            lab.agent.up()
+            lab.well()
+    finally:
+        lab.agent.build = None
 
 
 def out_of_memory(lab: FaultLab, _effort: Effort) -> None:

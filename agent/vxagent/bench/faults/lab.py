@@ -20,6 +20,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from vxagent.bench.faults.stream import End, Stream, Streams
 from vxagent.bench.frames import hello
@@ -68,11 +69,13 @@ class FaultLab:
         world, switch, agent: as their classes say.
         streams: through the switch.
         traffic: for senders beside them.
+        other: the directory of another build's package `vxagent`.
         said: the lines of refusals since it was last emptied.
     """
 
-    def __init__(self, world: World, rate: int = RATE) -> None:
+    def __init__(self, world: World, rate: int = RATE, other: Path | None = None) -> None:
         self.world = world
+        self.other = other
         self.switch = world.namespace("sw")
         self.far = world.namespace("far")
         self.said: list[str] = []

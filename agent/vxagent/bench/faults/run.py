@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from vxagent.bench.document import Machine
 from vxagent.bench.faults.efforts import Effort
@@ -95,8 +96,12 @@ class Faults:
         return total, "", ""
 
 
-def run_faults(effort: Effort, tell: Tell, *, rate: int = RATE, faults: Sequence[Fault] = FAULTS) -> Outcome:
+def run_faults(
+    effort: Effort, tell: Tell, *, rate: int = RATE, faults: Sequence[Fault] = FAULTS, other: Path | None = None
+) -> Outcome:
     """Do them in a lab that is built for it and gone afterwards, also when a signal ends it.
+
+    `other`: the directory of another build's package `vxagent`.
 
     Raises:
         HostError: this machine lacks what it takes.
@@ -105,7 +110,7 @@ def run_faults(effort: Effort, tell: Tell, *, rate: int = RATE, faults: Sequence
     tell(Step(case="lab", doing="building", done=0, total=len(faults)))
     try:
         with World() as world:
-            results = Faults(FaultLab(world, rate), effort, tell, faults).run()
+            results = Faults(FaultLab(world, rate, other), effort, tell, faults).run()
     except Stopped as exc:
         raise Interrupted(exc) from exc
     except CommandFailed as exc:

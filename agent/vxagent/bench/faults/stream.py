@@ -136,14 +136,18 @@ class Streams:
             self._receiver_cpu, "take", run, str(len(self._streams)), *(e.word for e in self._ends)
         )
         try:
-            assert receiver.stdout is not None
-            if receiver.stdout.readline() != "ready\n":
-                _last_line(receiver)  # raises what it said
+            _wait_ready(receiver)
             words = [stream.word for stream in self._streams]
-            return Run(self._process(self._sender_cpu, "send", run, str(self._rate), *words), receiver)
+            started = Run(self._process(self._sender_cpu, "send", run, str(self._rate), *words), receiver)
         except BaseException:
             kill(receiver)
             raise
+        try:
+            _wait_ready(started.sender)
+        except BaseException:
+            started.kill()
+            raise
+        return started
 
     def _process(self, cpu: int, *words: str) -> subprocess.Popen[str]:
         places = [one.source for one in self._streams] + [end.where for end in self._ends]
@@ -155,10 +159,14 @@ class Streams:
 
 
 class Run:
-    """Streams that are being sent."""
+    """Streams that are being sent.
+
+    Attributes:
+        sender: the process.
+    """
 
     def __init__(self, sender: subprocess.Popen[str], receiver: subprocess.Popen[str]) -> None:
-        self._sender = sender
+        self.sender = sender
         self._receiver = receiver
 
     def end(self) -> tuple[Sent, Taken]:
@@ -171,8 +179,8 @@ class Run:
             HostError: a process failed.
         """
         try:
-            self._sender.terminate()
-            sent = _last_line(self._sender)
+            self.sender.terminate()
+            sent = _last_line(self.sender)
             self._receiver.terminate()
             taken = _last_line(self._receiver)
         finally:
@@ -190,8 +198,15 @@ class Run:
 
     def kill(self) -> None:
         """End both processes, whatever they do."""
-        kill(self._sender)
+        kill(self.sender)
         kill(self._receiver)
+
+
+def _wait_ready(process: subprocess.Popen[str]) -> None:
+    """Raises HostError: it ended instead."""
+    assert process.stdout is not None
+    if process.stdout.readline() != "ready\n":
+        _last_line(process)  # raises what it said
 
 
 def _last_line(process: subprocess.Popen[str]) -> Any:

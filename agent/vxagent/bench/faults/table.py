@@ -1,4 +1,4 @@
-"""All faults, a row for each. Another one, such as a change between two builds, is one row more."""
+"""All faults, a row for each. Another one is one row more."""
 
 from __future__ import annotations
 
@@ -43,6 +43,10 @@ def _reloads(effort: Effort) -> int:
     return effort.reloads
 
 
+def _upgrades(effort: Effort) -> int:
+    return effort.upgrades
+
+
 def _turns(effort: Effort) -> int:
     return effort.turns
 
@@ -58,6 +62,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(name="stop, up", times=_once, strike=ending.stop_and_up),
     Fault(name="out of memory, up", times=_shortages, strike=ending.out_of_memory),
     Fault(name="reload", times=_reloads, strike=working.reload),
+    Fault(name="other build, back", times=_upgrades, strike=ending.other_build),
     Fault(name="apply", times=_once, strike=working.apply_many),
     Fault(name="attach, detach", times=_turns, strike=working.neighbours),
     Fault(name="fdb flush", times=_turns, strike=working.flush),
