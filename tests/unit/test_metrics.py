@@ -40,7 +40,7 @@ async def scrape(host: FakeHost, path: str = "/metrics") -> httpx.Response:
         packets=(1, 2, 4, 8), bytes=(10, 20, 40, 80), tx_packets=3, tx_bytes=300, copies=9
     )
     host.datapath.learning_of[port] = Learning(entries=5, limited=6, moved=7, held=8)
-    host.datapath.suppressed[port] = 12
+    host.datapath.suppressed |= {port: 12, state.numbers.number("port", "eth1"): 13}
     host.datapath.dropped = [
         Drop(port=port, segment=1, reason=Reason.MTU_EXCEEDED, packets=16, bytes=1600),
         Drop(port=port, segment=0, reason=Reason.VLAN_DENIED, packets=32, bytes=3200),
@@ -97,6 +97,7 @@ AT = {"port": "vm0", "segment": "blue", "tenant": "acme"}
         ("vxagent_port_moved_macs_total", {"port": "vm0"}, 7),
         ("vxagent_port_held_macs_total", {"port": "vm0"}, 8),
         ("vxagent_port_events_suppressed_total", {"port": "vm0"}, 12),
+        ("vxagent_port_events_suppressed_total", {"port": "eth1"}, 13),
         ("vxagent_port_egress_failed_packets_total", {"port": "vm0"}, 11),
         ("vxagent_port_up", {"port": "vm0"}, 1),
         ("vxagent_port_up", {"port": "tap9"}, 0),

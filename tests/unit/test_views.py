@@ -161,8 +161,10 @@ def test_segments_list_their_ports_but_not_uplinks(switch: Switch) -> None:
 def test_uplinks_count_what_comes_from_the_fabric(switch: Switch, datapath: CountingDatapath) -> None:
     count(switch, datapath, "eth1", "blue", Traffic(packets=(1, 2, 0, 0), tx_packets=5))
     count(switch, datapath, "eth1", None, Traffic(packets=(0, 0, 0, 4)))
+    datapath.suppressed[switch.state.handle_of_uplink("eth1")] = 6
     [eth1] = views.uplink_views(switch.state, datapath)
     assert (eth1.ifname, eth1.rx_packets, eth1.tx_packets, eth1.hook) == ("eth1", 7, 5, "xdp+tc")
+    assert eth1.events_suppressed == 6
 
 
 NICS = {name: Device(ifname=name, ifindex=i) for i, name in enumerate(("tap0", "tap1", "eth1"), 10)}

@@ -218,7 +218,7 @@ class PortDetail(PortView):
 
 
 class UplinkView(Answer):
-    """An uplink as `uplink list` shows it; rx is from the physical network. hook, hook_why: as of ports."""
+    """An uplink as `uplink list` shows it; rx is from the physical network. hook, hook_why, events_suppressed: as of ports."""
 
     ifname: str
     state: PortState
@@ -229,6 +229,7 @@ class UplinkView(Answer):
     rx_bytes: int
     tx_bytes: int
     drops: int
+    events_suppressed: int
     why: str
 
 

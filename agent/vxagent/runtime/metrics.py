@@ -115,7 +115,9 @@ class _SwitchCollector(Collector):
         ids = list(state.ports)
         learning = self._datapath.learning([state.handle_of_port(port_id) for port_id in ids])
         yield from _learning(ids, learning)
-        yield _events(ids, self._datapath.suppressed_events([state.handle_of_port(port_id) for port_id in ids]))
+        names = (*ids, *state.uplinks)
+        handles = [state.numbers.number("port", name) for name in names]
+        yield _events(names, self._datapath.suppressed_events(handles))
         yield from _leases(state, self._datapath)
         yield from _multicast(state, self._datapath)
         yield _counter(
@@ -259,7 +261,7 @@ def _learning(ids: Sequence[str], learning: Sequence[Learning]) -> Iterator[Metr
 def _events(ids: Sequence[str], suppressed: Sequence[int]) -> Metric:
     return _counter(
         "vxagent_port_events_suppressed",
-        "Events of the port that the log was not told, because there were too many.",
+        "Events of the port or uplink that the log was not told, because there were too many.",
         ("port",),
         [((i,), count) for i, count in zip(ids, suppressed, strict=True)],
     )

@@ -265,8 +265,10 @@ def uplink_views(state: State, datapath: Datapath) -> list[UplinkView]:
     """All uplinks, by device."""
     names = sorted(state.uplinks)
     refused = datapath.xdp_refused()
+    suppressed = datapath.suppressed_events([state.handle_of_uplink(name) for name in names])
+    every_sums = sums_of(state, datapath, names, drops_by_port(datapath.drops()))
     found = []
-    for ifname, sums in zip(names, sums_of(state, datapath, names, drops_by_port(datapath.drops())), strict=True):
+    for ifname, sums, events in zip(names, every_sums, suppressed, strict=True):
         port_state, why = state.uplink_state(ifname)
         hook, hook_why = hook_of(state, ifname, refused)
         found.append(
@@ -280,6 +282,7 @@ def uplink_views(state: State, datapath: Datapath) -> list[UplinkView]:
                 rx_bytes=sums.rx_bytes,
                 tx_bytes=sums.tx_bytes,
                 drops=sums.drops,
+                events_suppressed=events,
                 why=why,
             )
         )
