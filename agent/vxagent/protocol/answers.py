@@ -218,7 +218,10 @@ class PortDetail(PortView):
 
 
 class UplinkView(Answer):
-    """An uplink as `uplink list` shows it; rx is from the physical network. hook, hook_why, events_suppressed: as of ports."""
+    """An uplink as `uplink list` shows it; rx is from the physical network.
+
+    hook, hook_why, events_suppressed: as of ports.
+    """
 
     ifname: str
     state: PortState
