@@ -216,7 +216,7 @@ def test_an_agent_that_was_asked_to_stop_stays_away(site: Site) -> None:
 def test_everything_is_back_after_a_reboot(site: Site) -> None:
     wanted = site.host.run("vxagent", "export").output
     site.host.reboot()
-    site.wait_active()
+    site.wait_active(within=WATCHDOG_S)  # the start of everything else goes on meanwhile
     assert site.host.run("vxagent", "export").output == wanted
     assert {port["state"] for port in ask(site.host, "port", "list")} == {"pending"}  # the VMs are gone
     site.plug()
