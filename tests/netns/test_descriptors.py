@@ -13,6 +13,7 @@ import pytest
 
 from vxagent.core.effects import SetDevice
 from vxagent.errors import HostError
+from vxagent.lab.agent import Agent
 from vxagent.lab.namespaces import Namespace
 from vxagent.lab.waiting import wait_until
 from vxagent.netlink.base import LinkChange
@@ -82,3 +83,27 @@ def test_who_follows_the_devices_hears_that_he_missed_something(switch: Namespac
     assert change is not None
     assert change.device is not None
     assert change.device.mtu == 1300
+
+
+def held(pid: int) -> list[str]:
+    """The kinds of BPF objects that a process has open, one for each."""
+    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    return sorted(link for link in links if "bpf" in link and link.startswith("anon_inode"))
+
+
+def test_a_reload_that_lacks_a_file_keeps_nothing_of_what_it_loaded(agent: Agent) -> None:
+    """Wherever it fails: it takes some eight files, programs and their table first."""
+    agent.up()
+    before, pid = held(agent.pid), agent.pid
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir(f"/proc/{pid}/fd")))
+    refused = 0
+    for more in range(3, 16):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + more, hard))
+        said = agent.cli("reload", check=False)
+        refused += said.returncode == 1
+        assert held(pid) == before, f"with room for {more - 1} more: {said.stderr}"
+    assert refused > 5
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+    agent.cli("reload")
+    assert held(pid) == before

@@ -35,7 +35,7 @@ from vxagent.datapath.base import EVENTS_AT_ONCE, Drop, Event, FdbEntry, Learnin
 from vxagent.datapath.bpf_map import Map, MapType
 from vxagent.datapath.bpf_prog import Program, ProgSpec
 from vxagent.datapath.bytecode import Bytecode
-from vxagent.datapath.grace import wait_for_programs
+from vxagent.datapath.grace import grace_period
 from vxagent.datapath.ledger import Ledger
 from vxagent.datapath.mending import Mender
 from vxagent.datapath.opened import Opened, read_event
@@ -403,21 +403,21 @@ class BpfDatapath:
     def _renew(self, opened: Opened, code: Bytecode) -> None:
         """Load a new generation and probe it; unless its tables have yet to take over, swap every link to it, then
         remove the older ones."""
-        pins = opened.tables.pins
-        older = pins.generations()
+        older = opened.tables.pins.generations()
         previous = opened.generation
-        number = opened.load(code)
-        try:
-            probe(opened)
-            if self._takeover is None:
-                opened.swap()
-        except BaseException:
-            opened.drop_generation(number, previous)
-            raise
-        if self._takeover is not None or not older:
-            return
-        opened.epoch.rise()
-        wait_for_programs()
+        with grace_period() as wait:
+            number = opened.load(code)
+            try:
+                probe(opened)
+                if self._takeover is None:
+                    opened.swap()
+            except BaseException:
+                opened.drop_generation(number, previous)
+                raise
+            if self._takeover is not None or not older:
+                return
+            opened.epoch.rise()
+            wait()
         if previous is not None:
             previous.close()
         for old in older:

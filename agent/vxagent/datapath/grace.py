@@ -9,14 +9,19 @@ what all programs see: `maybe_wait_bpf_programs` in kernel/bpf/syscall.c.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from vxagent.datapath.bpf_map import Map, MapSpec, MapType
 
 _KEY = bytes(4)
 
 
-def wait_for_programs() -> None:
-    """Return when every run of a program that had begun has ended.
+@contextmanager
+def grace_period() -> Iterator[Callable[[], object]]:
+    """What is given returns, when it is called, as soon as every run of a program that had begun has ended.
+
+    Enter before anything is swapped: afterwards it would be too late to find that there is no room for what it takes.
 
     Raises:
         BpfError: the kernel refused the maps that this takes.
@@ -24,4 +29,4 @@ def wait_for_programs() -> None:
     inner = MapSpec(name="vx_grace_inner", type=MapType.ARRAY, key_size=4, value_size=4, max_entries=1)
     outer = MapSpec(name="vx_grace", type=MapType.ARRAY_OF_MAPS, key_size=4, value_size=4, max_entries=1)
     with Map.create(inner) as made, Map.create(outer, inner=made) as waits:
-        waits.update(_KEY, struct.pack("=I", made.fd))
+        yield lambda: waits.update(_KEY, struct.pack("=I", made.fd))

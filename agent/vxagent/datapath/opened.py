@@ -81,11 +81,11 @@ class Opened:
         """Load a generation of programs and pin its tail-call table; return its number.
 
         Raises:
-            BpfError: the kernel refused; the one before stays.
+            BpfError, OSError: the kernel refused; the one before stays, and nothing of the new one.
         """
         generation = Generation.load(code.programs, self.maps)
-        number = max(self.tables.pins.generations(), default=0) + 1
         try:
+            number = max(self.tables.pins.generations(), default=0) + 1
             bpf.pin(generation.progs.fd, self.tables.pins.generation(number))
         except BaseException:
             generation.close()
@@ -103,9 +103,11 @@ class Opened:
     def drop_generation(self, number: int, previous: Generation | None) -> None:
         """Let go of the one that was loaded last; no link runs it."""
         dropped, self.generation = self.generation, previous
-        self.forget_generation(number)
-        if dropped is not None:
-            dropped.close()
+        try:
+            self.forget_generation(number)
+        finally:
+            if dropped is not None:
+                dropped.close()
 
     def swap(self) -> None:
         """Have every link run the programs that are loaded: all of them, or, where the kernel refuses one, none.

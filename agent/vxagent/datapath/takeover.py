@@ -8,7 +8,7 @@ from contextlib import suppress
 from vxagent.datapath import bpf
 from vxagent.datapath.base import Event
 from vxagent.datapath.description import Description
-from vxagent.datapath.grace import wait_for_programs
+from vxagent.datapath.grace import grace_period
 from vxagent.datapath.handover import Handover
 from vxagent.datapath.opened import Opened, read_event
 from vxagent.datapath.pins import Pins
@@ -73,12 +73,13 @@ class Takeover:
         Raises:
             HostError: the kernel refused; unless it did so in the midst of it, what ran before goes on.
         """
-        self.go_live()
-        self.handover.catch_up_closely()
-        opened.count_anew()
-        opened.swap()
-        opened.epoch.rise()
-        wait_for_programs()
+        with grace_period() as wait:
+            self.go_live()
+            self.handover.catch_up_closely()
+            opened.count_anew()
+            opened.swap()
+            opened.epoch.rise()
+            wait()
         self.handover.catch_up()
         self.handover.move_counts()
         opened.count_anew()
