@@ -14,7 +14,7 @@ MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "vmxnet3"
 """NICs are named as their modules come: here, before anybody is told that the guest is up."""
 
 _SCRIPTS = {"init": "init", "channel": "bin/channel", "udhcpc": "bin/got-lease"}
-_PROGRAMS = ("bulk", "verify")
+_PROGRAMS = ("bulk", "spray", "verify")
 _LIBRARY = re.compile(r"(/\S+) \(0x")
 
 
