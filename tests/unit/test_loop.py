@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import TypeVar
@@ -178,6 +181,28 @@ def test_a_command_that_fails_half_way_changes_nothing() -> None:
         assert host.links.by_name["tap0"].arp
 
     host.run(work)
+
+
+def test_what_a_command_held_is_gone_when_it_has_failed() -> None:
+    """Descriptors, say: at once, not when garbage is collected."""
+    held: list[weakref.ref[Host]] = []
+
+    def change(_: Draft) -> None:
+        something = Host()
+        held.append(weakref.ref(something))
+        raise HostError("no room")
+
+    async def work(agent: Agent) -> None:
+        gc.disable()
+        try:
+            with suppress(HostError):
+                await agent.change(change)
+            await asyncio.sleep(0)  # the task that did it ends
+            assert held[0]() is None
+        finally:
+            gc.enable()
+
+    Host().run(work)
 
 
 def test_commands_run_one_at_a_time_in_the_order_in_which_they_came() -> None:

@@ -78,7 +78,7 @@ class Generation:
         with ThreadPoolExecutor(len(PROGRAMS)) as pool:
             loads = {spec.name: pool.submit(Program.load, spec, relocate(code[spec.name], fds)) for spec in PROGRAMS}
         self.programs.update({name: load.result() for name, load in loads.items() if not load.exception()})
-        for load in loads.values():
-            load.result()  # raises what went wrong
+        for name in [name for name in loads if name not in self.programs]:
+            loads.pop(name).result()  # raises what went wrong, of which nothing here may know: see `Changes.in_turn`
         for slot, spec in _TAIL_CALLED.items():
             self.progs.update(struct.pack("=I", slot), struct.pack("=I", self.programs[spec.name].fd))

@@ -66,7 +66,12 @@ class Changes:
 
         task = asyncio.create_task(run())
         task.add_done_callback(_heard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            # The task has the error, whose traceback has this frame: nobody but the garbage collector would let go of
+            # the programs and maps that were being made.
+            del task
 
     async def run(self, make: Callable[[Draft], T]) -> T:
         """In turn: make one change of the switch; return what `make` returned, once it is done.
