@@ -13,17 +13,12 @@ from typing import Any
 from vxagent.core.compile import device_of, rows_of
 from vxagent.core.effects import (
     Attach,
-    ClearCounters,
-    DeleteRow,
     Detach,
     Document,
     Effect,
-    EndLeases,
     Finish,
-    FlushFdb,
     InternalPair,
     MakeInternal,
-    PutRow,
     RemoveInternal,
     Save,
     SetDevice,
@@ -32,9 +27,10 @@ from vxagent.core.effects import (
 )
 from vxagent.core.hooks import choose
 from vxagent.core.neighbours import Neighbours, claims_of
-from vxagent.core.saved import to_document
+from vxagent.core.row_changes import consequences, row_changes
+from vxagent.core.saved import documents_of
 from vxagent.core.state import Attachment, Before, Owner, State, internal_mac, internal_peer
-from vxagent.core.tables import RANK, PortFlag, PortRow, Row, RowKey, Rows, Table
+from vxagent.core.tables import Rows
 from vxagent.core.unfinished import UNFINISHED
 from vxagent.core.unfinished import to_document as unfinished_document
 from vxagent.model.device import Device
@@ -316,24 +312,17 @@ class _Planner:
             if rows:
                 self.state.owned[owner] = rows
             now.update(rows)
-        gone = {key: row for key, row in was.items() if key not in now}
-        effects: list[Effect] = [
-            DeleteRow(table=table, key=key, old=row) for (table, key), row in sorted(gone.items(), key=_last_first)
-        ]
-        for (table, key), row in sorted(now.items(), key=_first_first):
-            old = self.state.rows.get((table, key))
-            if old != row:
-                effects.append(PutRow(table=table, key=key, row=row, old=old))
-        for rowkey in gone:
+        changes = row_changes(self.state.rows, was, now)
+        for rowkey in was.keys() - now.keys():
             self.state.rows.pop(rowkey, None)
         self.state.rows.update(now)
-        return effects, _consequences(was, now)
+        return changes, consequences(was, now)
 
     # The store
 
     def _save(self, kept: Document | None) -> list[Effect]:
         """What is desired from now on, and, as `kept`, what that makes necessary."""
-        new, old = _documents(self.state, self.touched), _documents(self.base, self.touched)
+        new, old = documents_of(self.state, self.touched), documents_of(self.base, self.touched)
         put = {key: document for key, document in new.items() if old.get(key) != document}
         delete = tuple(key for key in old if key not in new)
         was = unfinished_document(self.base.unfinished)
@@ -355,95 +344,3 @@ def _pair(state: State, port: Port) -> InternalPair:
         mac=internal_mac(state.host, port),
         mtu=state.segments[port.segment or ""].mtu,
     )
-
-
-def _first_first(item: tuple[RowKey, Row]) -> tuple[int, int]:
-    (table, key), _ = item
-    return RANK[table], key
-
-
-def _last_first(item: tuple[RowKey, Row]) -> tuple[int, int]:
-    (table, key), _ = item
-    return -RANK[table], key
-
-
-def _places(rows: Rows) -> dict[tuple[int, int], int]:
-    """(port, segment) → counter of every place that these rows give."""
-    return {
-        (row.port, row.segment): row.counter  # type: ignore[union-attr]  # SLOTS holds MembershipRow alone
-        for (table, _), row in rows.items()
-        if table is Table.SLOTS
-    }
-
-
-def _is_snooped(rows: Rows, port: int) -> bool:
-    """Whether these rows hold the port to its leases."""
-    row = rows.get((Table.PORTS, port))
-    return isinstance(row, PortRow) and PortFlag.SNOOPED in row.flags
-
-
-def _consequences(was: Rows, now: Rows) -> list[Effect]:
-    """Learned entries, leases and counters that nobody may inherit."""
-    effects: list[Effect] = []
-    for (table, handle), row in was.items():
-        if table is Table.PORTS and isinstance(row, PortRow):
-            after = now.get((table, handle))
-            if after is None:
-                effects.append(FlushFdb(port=handle))
-                effects.append(ClearCounters(port=handle, counters=(row.counter_none,)))
-            if _is_snooped(was, handle) and not _is_snooped(now, handle):
-                effects.append(EndLeases(port=handle))
-            if isinstance(after, PortRow) and PortFlag.MAC_LOCKED & after.flags & ~row.flags:
-                effects.append(FlushFdb(port=handle))
-        elif table is Table.SEGMENTS and (table, handle) not in now:
-            effects.append(FlushFdb(segment=handle))
-            effects.append(ClearCounters(segment=handle))
-    left, kept = _places(was), _places(now)
-    for (port, segment), counter in left.items():
-        if (port, segment) not in kept:
-            if (Table.PORTS, port) in now:
-                effects.append(FlushFdb(port=port, segment=segment))
-                if _is_snooped(was, port):
-                    effects.append(EndLeases(port=port, segment=segment))
-            effects.append(ClearCounters(port=port, segment=segment, counters=(counter,)))
-    return effects
-
-
-def _documents(state: State, touched: dict[Owner, None]) -> dict[tuple[str, str], Document]:
-    """What the store should hold of the touched objects: themselves, their numbers, their devices' settings."""
-    found: dict[tuple[str, str], Document] = {}
-    for kind, name in touched:
-        if kind == "segment" and name in state.segments:
-            found["segment", name] = to_document(state.segments[name])
-            _add_number(found, state, "segment", name)
-        elif kind == "fdb":
-            segment, _, mac = name.partition("/")
-            if (segment, mac) in state.fdb:
-                found["fdb", name] = to_document(state.fdb[segment, mac])
-        elif kind == "lease" and name in state.leases:
-            found["lease", name] = {"leases": [to_document(lease) for lease in state.leases[name]]}
-        elif kind == "port" and (name in state.ports or name in state.uplinks):
-            _add_port(found, state, name)
-    return found
-
-
-def _add_port(found: dict[tuple[str, str], Document], state: State, name: str) -> None:
-    port = state.ports.get(name)
-    if port is not None:
-        found["port", name] = to_document(port)
-    else:
-        found["uplink", name] = to_document(state.uplinks[name])
-    _add_number(found, state, "port", name)
-    _add_number(found, state, "counter", name)
-    for segment, _ in state.memberships(name):
-        _add_number(found, state, f"slot/{segment}", name)
-        _add_number(found, state, "counter", f"{name}/{segment}")
-    ifname = name if port is None else state.device_name(port)
-    if ifname in state.before:
-        found["before", ifname] = to_document(state.before[ifname])
-
-
-def _add_number(found: dict[tuple[str, str], Document], state: State, space: str, owner: str) -> None:
-    number = state.numbers.given.get((space, owner))
-    if number is not None:
-        found["number", f"{space}:{owner}"] = {"space": space, "owner": owner, "number": number}

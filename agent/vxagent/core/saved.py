@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 from vxagent.core.effects import Document
 from vxagent.core.numbers import Numbers
-from vxagent.core.state import Before, State
+from vxagent.core.state import Before, Owner, State
 from vxagent.core.unfinished import from_document
 from vxagent.errors import StoreError, VxagentError
 from vxagent.model.fdb import StaticEntry
@@ -22,6 +23,24 @@ Saved = Segment | Port | Uplink | StaticEntry | Lease | Before
 def to_document(saved: Saved) -> Document:
     """The object as a JSON-able dict of its fields."""
     return asdict(saved)
+
+
+def documents_of(state: State, touched: Iterable[Owner]) -> dict[tuple[str, str], Document]:
+    """What the store should hold of the touched objects: themselves, their numbers, their devices' settings."""
+    found: dict[tuple[str, str], Document] = {}
+    for kind, name in touched:
+        if kind == "segment" and name in state.segments:
+            found["segment", name] = to_document(state.segments[name])
+            _add_number(found, state, "segment", name)
+        elif kind == "fdb":
+            segment, _, mac = name.partition("/")
+            if (segment, mac) in state.fdb:
+                found["fdb", name] = to_document(state.fdb[segment, mac])
+        elif kind == "lease" and name in state.leases:
+            found["lease", name] = {"leases": [to_document(lease) for lease in state.leases[name]]}
+        elif kind == "port" and (name in state.ports or name in state.uplinks):
+            _add_port(found, state, name)
+    return found
 
 
 def load_state(documents: dict[tuple[str, str], Document]) -> State:
@@ -76,3 +95,25 @@ def _load(state: State, given: dict[tuple[str, str], int], kind: str, name: str,
             given[space, owner] = int(number)
         case _:
             raise ValueError("unknown kind")
+
+
+def _add_port(found: dict[tuple[str, str], Document], state: State, name: str) -> None:
+    port = state.ports.get(name)
+    if port is not None:
+        found["port", name] = to_document(port)
+    else:
+        found["uplink", name] = to_document(state.uplinks[name])
+    _add_number(found, state, "port", name)
+    _add_number(found, state, "counter", name)
+    for segment, _ in state.memberships(name):
+        _add_number(found, state, f"slot/{segment}", name)
+        _add_number(found, state, "counter", f"{name}/{segment}")
+    ifname = name if port is None else state.device_name(port)
+    if ifname in state.before:
+        found["before", ifname] = to_document(state.before[ifname])
+
+
+def _add_number(found: dict[tuple[str, str], Document], state: State, space: str, owner: str) -> None:
+    number = state.numbers.given.get((space, owner))
+    if number is not None:
+        found["number", f"{space}:{owner}"] = {"space": space, "owner": owner, "number": number}
