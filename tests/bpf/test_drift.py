@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import struct
-import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from support.kernel_objects import pinned_below
+from support.kernel_objects import KernelObjects, pinned_below
 from support.place import Place
 from support.tcx import program_ids
 from vxagent.core.audit import Thing, XdpAt
@@ -91,6 +91,13 @@ def test_a_pin_that_was_replaced_is_made_anew(place: Place, datapath: BpfDatapat
     assert pinned_below(place.root) == objects
 
 
+def pinned_alone(pin: Path) -> KernelObjects:
+    """A map that only this pin holds."""
+    with Map.create(maps.declare(maps.DEFAULT_SIZES)["ports"]) as made:
+        bpf.pin(made.fd, pin)
+        return KernelObjects(programs=frozenset(), maps=frozenset({made.id}))
+
+
 def test_a_bpffs_that_was_unmounted_is_mounted_anew_and_nothing_ends(
     place: Place, datapath: BpfDatapath, wanted: dict[int, int]
 ) -> None:
@@ -98,10 +105,11 @@ def test_a_bpffs_that_was_unmounted_is_mounted_anew_and_nothing_ends(
     running, lost = program_ids(wanted[1]), place.lost_before("a0")
     counted = drops(datapath)
     place.send("a0")  # what the kernel would still do for a link that has gone
+    unheld = pinned_alone(place.root / "unheld")
     run("umount", str(place.root))
     assert place.listing() == set()
     place.send("a0", 5)
-    time.sleep(0.2)  # longer than the kernel takes to let go of links that nobody holds
+    wait_until(lambda: not unheld.left(), what="the kernel lets go of what nobody holds")
     place.send("a0", 5)
     assert program_ids(wanted[1]) == running
     assert datapath.runs(wanted) == {1: True, 2: True}

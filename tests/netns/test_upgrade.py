@@ -26,7 +26,7 @@ from support.sequence import Stream, frame, packet_socket
 from vxagent.lab.namespaces import CommandFailed, Namespace
 from vxagent.lab.tap import open_tap
 from vxagent.lab.waiting import wait_until
-from vxagent.runtime.loop import AGEING_LONGEST_S
+from vxagent.runtime.periods import PERIODS
 
 pytestmark = pytest.mark.alone  # streams of 2,000 frames/s, of which none may be lost
 
@@ -213,7 +213,9 @@ def test_other_tables_take_over_and_back_under_traffic(
         lambda: forwarded(lan, "vd") == sent, what=f"all {sent} frames of vd are counted, not {forwarded(lan, 'vd')}"
     )
     # What was learned while entries were counted anew is counted at the next look for aged ones.
-    wait_until(lambda: lan.show("vd")["learned"] == len(learners.said) + 1, within=AGEING_LONGEST_S + 10, what="quota")
+    wait_until(
+        lambda: lan.show("vd")["learned"] == len(learners.said) + 1, within=PERIODS.ageing_longest_s + 10, what="quota"
+    )
 
 
 def test_the_room_of_the_fdb_changes_by_reload_and_up(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,9 +27,9 @@ from vxagent.model.device import Device
 from vxagent.model.port import Mode, Port, PortState
 from vxagent.model.segment import Segment
 from vxagent.netlink.fake import FakeLinks
-from vxagent.runtime import follower, loop
 from vxagent.runtime.config import Config
-from vxagent.runtime.loop import Agent, ageing_interval
+from vxagent.runtime.loop import Agent
+from vxagent.runtime.periods import PERIODS, Periods
 from vxagent.store.fake import FakeStore
 
 T = TypeVar("T")
@@ -47,6 +47,9 @@ def port(number: int) -> Port:
     return Port(id=f"tap{number}", ifname=f"tap{number}", segment="blue")
 
 
+OFTEN = Periods(resync_s=0.01, events_s=0.01, ageing_shortest_s=0.01, ageing_longest_s=0.01, retry_s=0.01)
+
+
 class SlowDatapath(FakeDatapath):
     """Attaches when it is let, and knows how many did so at once."""
 
@@ -58,6 +61,7 @@ class SlowDatapath(FakeDatapath):
         self.attached_order: list[str] = []
         self.detached_order: list[str] = []
         self.aged = 0
+        self.readings: list[int] = []
         self.destroyed = 0
         self._alone = threading.Lock()
 
@@ -83,13 +87,19 @@ class SlowDatapath(FakeDatapath):
         self.aged += 1
         return super().age()
 
+    def events(self) -> list[Event]:
+        taken = super().events()
+        self.readings.append(len(taken))
+        return taken
+
 
 class Host:
     """A machine: devices, kernel and disk; agents come and go."""
 
-    def __init__(self, *devices: Device) -> None:
+    def __init__(self, *devices: Device, periods: Periods = PERIODS) -> None:
         self.datapath, self.links, self.store = SlowDatapath(), FakeLinks(devices), FakeStore()
         self.config = CONFIG
+        self.periods = periods
 
     def agent(self) -> Agent:
         return Agent(
@@ -98,6 +108,7 @@ class Host:
             store=self.store,
             config=self.config,
             read_config=self.read_config,
+            periods=self.periods,
         )
 
     def read_config(self) -> Config:
@@ -343,7 +354,8 @@ def test_a_device_that_cannot_be_attached_is_said_once_and_keeps_no_other_back(
         assert agent.switch.state.port_state("tap1") == (PortState.PENDING, "device tap1 could not be attached")
         assert host.links.by_name["tap1"].arp
         tries = len(host.links.done)
-        await asyncio.sleep(0.02)  # nothing goes on by itself
+        for _ in range(3):  # nothing goes on by itself
+            await agent.change(lambda draft: None)
         assert len(host.links.done) == tries
         host.datapath.missing.clear()
         host.links.put(replace(host.links.by_name["tap1"], mtu=1400))
@@ -354,15 +366,15 @@ def test_a_device_that_cannot_be_attached_is_said_once_and_keeps_no_other_back(
     assert [record.getMessage() for record in caplog.records] == ["device tap1: device tap1 is gone"]
 
 
-def test_an_unexpected_error_ends_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     host = Host()
 
     async def work(agent: Agent) -> None:
         await attach(agent, 0, 1)
-        with monkeypatch.context() as patch:
-            patch.setattr(Draft, "plan", lambda _: 1 / 0)
-            host.links.put(tap(0))
-            await until(lambda: "ZeroDivisionError" in caplog.text)
+        host.datapath.broken["attach"] = ZeroDivisionError("nobody expects that")
+        host.links.put(tap(0))
+        await until(lambda: "ZeroDivisionError" in caplog.text)
+        host.datapath.broken.clear()
         host.links.put(tap(1))
         await until(lambda: state_of(agent, 1) is PortState.UP)
 
@@ -383,28 +395,23 @@ def test_devices_are_read_anew_when_events_were_lost() -> None:
     host.run(work)
 
 
-def test_a_reading_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(follower, "RETRY_S", 0.01)
-    host = Host()
-
-    def broken() -> list[Device]:
-        raise HostError("netlink is broken")
+def test_a_reading_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    host = Host(periods=OFTEN)
 
     async def work(agent: Agent) -> None:
         await attach(agent, 0)
         host.links.by_name["tap0"] = tap(0)
-        with monkeypatch.context() as patch:
-            patch.setattr(host.links, "devices", broken)
-            host.links.notify(None)
-            await until(lambda: caplog.text.count("netlink is broken") > 1)
+        host.links.broken = HostError("netlink is broken")
+        host.links.notify(None)
+        await until(lambda: caplog.text.count("netlink is broken") > 1)
+        host.links.broken = None
         await until(lambda: state_of(agent, 0) is PortState.UP)
 
     host.run(work)
 
 
-def test_devices_are_read_anew_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "RESYNC_S", 0.01)
-    host = Host()
+def test_devices_are_read_anew_from_time_to_time() -> None:
+    host = Host(periods=OFTEN)
 
     async def work(agent: Agent) -> None:
         await attach(agent, 0)
@@ -414,9 +421,8 @@ def test_devices_are_read_anew_from_time_to_time(monkeypatch: pytest.MonkeyPatch
     host.run(work)
 
 
-def test_a_kernel_that_was_torn_is_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "RESYNC_S", 0.01)
-    host = Host(tap(0))
+def test_a_kernel_that_was_torn_is_made_whole() -> None:
+    host = Host(tap(0), periods=OFTEN)
 
     async def work(agent: Agent) -> None:
         await attach(agent, 0)
@@ -595,10 +601,8 @@ def test_leases_that_cannot_be_saved_hold_no_end_up(caplog: pytest.LogCaptureFix
     assert "leases: " in caplog.text
 
 
-def test_the_sweep_saves_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "AGEING_LONGEST_S", 0.01)
-    monkeypatch.setattr(loop, "AGEING_SHORTEST_S", 0.01)
-    host = Host(tap(0))
+def test_the_sweep_saves_leases() -> None:
+    host = Host(tap(0), periods=OFTEN)
 
     async def work(agent: Agent) -> None:
         await _leased(agent, host)
@@ -645,14 +649,11 @@ def test_down_puts_devices_back_and_keeps_what_is_desired() -> None:
     host.run(work)
 
 
-def test_down_ends_the_agent_even_when_something_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_down_ends_the_agent_even_when_something_stays() -> None:
     host = Host()
 
-    def stuck() -> None:
-        raise HostError("a pin stays")
-
     async def work(agent: Agent) -> None:
-        monkeypatch.setattr(host.datapath, "destroy", stuck)
+        host.datapath.broken["destroy"] = HostError("a pin stays")
         with pytest.raises(HostError, match="a pin stays"):
             await agent.down()
         assert agent.ended.is_set()
@@ -676,13 +677,15 @@ def test_reload_reads_the_config_and_swaps_the_programs() -> None:
     host.run(work)
 
 
-def test_reload_with_a_bad_config_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    host = Host()
+class Misconfigured(Host):
+    """Its config file is wrong, now."""
 
-    def bad() -> Config:
+    def read_config(self) -> Config:
         raise Invalid("ageing_s", "soon", "must be a number")
 
-    monkeypatch.setattr(host, "read_config", bad)
+
+def test_reload_with_a_bad_config_changes_nothing() -> None:
+    host = Misconfigured()
 
     async def work(agent: Agent) -> None:
         before = host.datapath.reloads
@@ -714,13 +717,11 @@ def test_reload_tries_again_what_could_not_be_attached() -> None:
 
 @pytest.mark.parametrize(("ageing_s", "interval"), [(0, 30), (2, 1), (10, 1), (100, 10), (300, 30), (86_400, 30)])
 def test_ageing_is_looked_at_often_enough_for_its_time(ageing_s: int, interval: float) -> None:
-    assert ageing_interval(ageing_s) == interval
+    assert PERIODS.ageing_s(ageing_s) == interval
 
 
-def test_what_aged_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "AGEING_LONGEST_S", 0.01)
-    monkeypatch.setattr(loop, "AGEING_SHORTEST_S", 0.01)
-    host = Host()
+def test_what_aged_is_removed() -> None:
+    host = Host(periods=OFTEN)
 
     async def work(agent: Agent) -> None:
         await until(lambda: host.datapath.aged > 1)
@@ -728,9 +729,8 @@ def test_what_aged_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     host.run(work)
 
 
-def test_events_of_the_data_plane_are_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(loop, "EVENTS_S", 0.01)
-    host = Host(tap(0))
+def test_events_of_the_data_plane_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    host = Host(tap(0), periods=OFTEN)
     event = Event(time_ns=1, type=EventType.LEARN_LIMITED, port=1, other_port=0, segment=1, mac=0x02_00_00_00_00_01)
     line = "port tap0 may learn no more MACs: 02:00:00:00:00:01 of segment blue was not learned"
 
@@ -743,21 +743,10 @@ def test_events_of_the_data_plane_are_logged(monkeypatch: pytest.MonkeyPatch, ca
         host.run(work)
 
 
-def test_others_have_a_turn_between_many_events(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_others_have_a_turn_between_many_events() -> None:
     """They are taken in pieces, and all of them at the next second."""
-    monkeypatch.setattr(loop, "EVENTS_S", 0.01)
-    host = Host()
-    sizes: list[int] = []
-    take = host.datapath.events
-
-    def noted() -> list[Event]:
-        taken = take()
-        sizes.append(len(taken))
-        return taken
-
-    monkeypatch.setattr(host.datapath, "events", noted)
+    host = Host(periods=OFTEN)
+    sizes = host.datapath.readings
     flood = [Event(time_ns=0, type=EventType.FDB_FULL, port=1, other_port=0, segment=1, mac=1)] * (
         2 * EVENTS_AT_ONCE + 5
     )
@@ -770,23 +759,14 @@ def test_others_have_a_turn_between_many_events(
     assert [size for size in sizes if size] == [EVENTS_AT_ONCE, EVENTS_AT_ONCE, 5]
 
 
-def test_a_clock_work_that_fails_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(loop, "EVENTS_S", 0.01)
-    host = Host()
-
-    def broken() -> list[Event]:
-        host.datapath.queue.append(Event(time_ns=0, type=0, port=0, other_port=0, segment=0, mac=0))
-        raise HostError("the ring is broken")
-
-    monkeypatch.setattr(host.datapath, "events", broken)
+def test_a_clock_work_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    host = Host(periods=OFTEN)
+    host.datapath.broken["events"] = HostError("the ring is broken")
 
     async def work(agent: Agent) -> None:
-        await until(lambda: len(host.datapath.queue) > 2)
+        await until(lambda: caplog.text.count("the ring is broken") > 2)
 
     host.run(work)
-    assert "the ring is broken" in caplog.text
 
 
 # Counters

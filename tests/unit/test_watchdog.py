@@ -15,7 +15,6 @@ import pytest
 from support.agents import FakeHost
 from vxagent.core.effects import Effect, FlushFdb
 from vxagent.errors import HostError
-from vxagent.runtime import watchdog
 from vxagent.runtime.executor import Executor
 from vxagent.runtime.host import listen_unix
 from vxagent.runtime.loop import Agent
@@ -83,21 +82,26 @@ def test_signs_come_at_half_of_the_time_that_the_manager_waits(
 def test_no_sign_is_given_while_work_hangs() -> None:
     clock = Clock()
     progress = Progress(clock)
+    progress.stalls_after_s = 30
     signs: list[float] = []
+    others: list[str] = []
 
     async def life() -> None:
-        watching = asyncio.create_task(watch(progress, 0.001, lambda sign: signs.append(clock.now), stalled_after=30))
+        watching = asyncio.create_task(watch(progress, 0.001, lambda sign: signs.append(clock.now)))
+        beside = asyncio.create_task(watch(Progress(clock), 0.001, others.append))
         with progress.working():
             while len(signs) < 3:
                 await asyncio.sleep(0)
             clock.now = 30.5
-            before = len(signs)
-            await asyncio.sleep(0.05)
+            before, due = len(signs), len(others) + 10
+            while len(others) < due:
+                await asyncio.sleep(0)
             assert len(signs) == before
             progress.beat()
             while len(signs) == before:
                 await asyncio.sleep(0)
         watching.cancel()
+        beside.cancel()
 
     asyncio.run(asyncio.wait_for(life(), WAIT_S))
     assert set(signs) == {0.0, 30.5}
@@ -196,28 +200,20 @@ def test_a_manager_hears_of_the_start_of_life_of_a_reload_and_of_the_end(manager
     assert manager.hear_but("WATCHDOG") == {"STOPPING": "1"}
 
 
-def test_a_reload_that_fails_ends_for_the_manager_too(
-    manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reload_that_fails_ends_for_the_manager_too(manager: Manager, tmp_path: Path) -> None:
     with Served(tmp_path / "api.sock") as served:
-
-        def refuse(**_: object) -> None:
-            raise HostError("the verifier refuses")
-
-        monkeypatch.setattr(served.host.datapath, "reload", refuse)
+        served.host.datapath.broken["reload"] = HostError("the verifier refuses")
         with pytest.raises(HostError):
             asyncio.run_coroutine_threadsafe(served.agent.reload(), served.loop).result(WAIT_S)
         assert manager.hear_but("WATCHDOG", "STATUS")["RELOADING"] == "1"
         assert manager.hear_but("WATCHDOG", "STATUS") == {"READY": "1"}
 
 
-def test_an_agent_whose_worker_hangs_is_silent_though_its_loop_runs(
-    manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watchdog.watch, "__kwdefaults__", {"stalled_after": 0.3})
+def test_an_agent_whose_worker_hangs_is_silent_though_its_loop_runs(manager: Manager, tmp_path: Path) -> None:
     let_go = threading.Event()
     with Served(tmp_path / "api.sock") as served:
         assert "READY" in manager.hear()
+        served.agent.progress.stalls_after_s = 0.3
         hanging = asyncio.run_coroutine_threadsafe(served.agent.act(let_go.wait), served.loop)
         while served.agent.progress.stalled_s() <= 0.5:
             time.sleep(0.01)

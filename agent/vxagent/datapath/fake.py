@@ -119,6 +119,7 @@ class FakeDatapath:
     Attributes:
         now_s: the time; a test moves it.
         fail_at: raise HostError at the n-th row or attach effect from now (0: never).
+        broken: method → what it raises from now on; of `attach`, `destroy`, `events` and `reload`.
         missing: ifindexes that cannot be attached to.
         refused: what `xdp_refused` answers.
         refuses: handles of ports whose devices take no XDP program from now on.
@@ -134,6 +135,7 @@ class FakeDatapath:
     def __init__(self) -> None:
         self.now_s = 0.0
         self.fail_at = 0
+        self.broken: dict[str, Exception] = {}
         self.missing: set[int] = set()
         self.opened = False
         self.reloads = 0
@@ -166,6 +168,7 @@ class FakeDatapath:
 
     def reload(self, *, fdb_entries: int | None = None) -> None:
         """See Datapath."""
+        self._break("reload")
         self.reloads += 1
 
     def close(self) -> None:
@@ -174,6 +177,7 @@ class FakeDatapath:
 
     def destroy(self) -> None:
         """See Datapath."""
+        self._break("destroy")
         self.table.clear()
         self.learned.clear()
         self.programs.clear()
@@ -198,6 +202,7 @@ class FakeDatapath:
     def attach(self, effect: Attach) -> None:
         """See Datapath."""
         self._may_fail()
+        self._break("attach")
         if effect.ifindex in self.missing:
             raise HostError(f"device {effect.ifname} is gone")
         self.programs[effect.handle] = effect.ifindex
@@ -367,8 +372,13 @@ class FakeDatapath:
 
     def events(self) -> list[Event]:
         """See Datapath."""
+        self._break("events")
         taken, self.queue = self.queue[:EVENTS_AT_ONCE], self.queue[EVENTS_AT_ONCE:]
         return taken
+
+    def _break(self, method: str) -> None:
+        if method in self.broken:
+            raise self.broken[method]
 
     def _may_fail(self) -> None:
         if self.fail_at:

@@ -18,6 +18,7 @@ class FakeLinks:
         by_name: the devices.
         done: every effect that was applied.
         fail_at: raise HostError at the n-th effect from now (0: never).
+        broken: what `devices` raises, until it is None again.
         clsact: ifindex → fd of the program there.
         drops, inspections: what `egress_drops` and `inspect` answer.
         closed: `close` was called.
@@ -26,6 +27,7 @@ class FakeLinks:
     def __init__(self, devices: Iterable[Device] = ()) -> None:
         self.by_name: dict[str, Device] = {device.ifname: device for device in devices}
         self.done: list[Effect] = []
+        self.broken: HostError | None = None
         self.fail_at = 0
         self.clsact: dict[int, int] = {}
         self.drops: dict[int, int] = {}
@@ -62,6 +64,8 @@ class FakeLinks:
 
     def devices(self) -> list[Device]:
         """Every device there is."""
+        if self.broken is not None:
+            raise self.broken
         return list(self.by_name.values())
 
     def set_device(self, effect: SetDevice) -> None:

@@ -23,19 +23,22 @@ log = logging.getLogger(__name__)
 BATCH = 16
 """Ports and uplinks whose devices change in one turn: some 8 ms each, so a command waits 0.15 s at most for it."""
 
-RETRY_S = 1.0
-
 SETTLE_S = 0.01
 """What makes a device tells of it in several events, the one that enslaves it last: one command, some microseconds."""
 
 
 class LinkFollower:
-    """Brings link events into the switch. A device that cannot be attached is logged, known and left alone."""
+    """Brings link events into the switch. A device that cannot be attached is logged, known and left alone.
 
-    def __init__(self, changes: Changes, links: Links, datapath: Datapath) -> None:
+    Args:
+        retry_s: seconds after which events that could not be taken in are tried again.
+    """
+
+    def __init__(self, changes: Changes, links: Links, datapath: Datapath, retry_s: float) -> None:
         self._changes = changes
         self._datapath = datapath
         self._links = links
+        self._retry_s = retry_s
         self._inbox = LinkInbox()
         self._arrived = asyncio.Event()
         self._failed: dict[int, str] = {}  # ifindex → why it could not be attached, already logged
@@ -61,7 +64,7 @@ class LinkFollower:
                     await self._changes.in_turn(self.take)
                 except Exception as error:
                     log_failed("link events", error)
-                    await asyncio.sleep(RETRY_S)
+                    await asyncio.sleep(self._retry_s)
 
     def try_all_again(self) -> None:
         """Forget which devices could not be attached, and the events that wait: `read` follows."""

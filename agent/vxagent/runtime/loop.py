@@ -32,17 +32,13 @@ from vxagent.runtime.host import tell_manager, tell_reloading
 from vxagent.runtime.journal import Journal
 from vxagent.runtime.leases import by_port
 from vxagent.runtime.losses import EgressLosses
+from vxagent.runtime.periods import PERIODS, Periods
 from vxagent.runtime.watchdog import Progress
 from vxagent.store.base import Store
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-RESYNC_S = 60.0
-EVENTS_S = 1.0
-AGEING_STEPS = 10
-AGEING_SHORTEST_S, AGEING_LONGEST_S = 1.0, 30.0
 
 
 class Agent:
@@ -59,7 +55,14 @@ class Agent:
     """
 
     def __init__(
-        self, *, datapath: Datapath, links: Links, store: Store, config: Config, read_config: Callable[[], Config]
+        self,
+        *,
+        datapath: Datapath,
+        links: Links,
+        store: Store,
+        config: Config,
+        read_config: Callable[[], Config],
+        periods: Periods = PERIODS,
     ) -> None:
         self.datapath = datapath
         self.links = links
@@ -70,8 +73,9 @@ class Agent:
         self.taken_off = False
         self.ended = asyncio.Event()
         self._read_config = read_config
+        self._periods = periods
         self._changes = Changes(Switch({}), Executor(datapath, links, store), EgressLosses(links))
-        self._follower = LinkFollower(self._changes, links, datapath)
+        self._follower = LinkFollower(self._changes, links, datapath, periods.retry_s)
         self.auditor = Auditor(self._changes, self._follower, datapath, links)
         self._journal = Journal()
         self._background: list[asyncio.Task[None]] = []
@@ -169,10 +173,10 @@ class Agent:
             raise
         works = (
             self._follower.follow(),
-            _repeat("resync", lambda: RESYNC_S, self._resync),
+            _repeat("resync", lambda: self._periods.resync_s, self._resync),
             _repeat("audit", lambda: self.config.audit_s, self.auditor.audit),
-            _repeat("ageing", lambda: ageing_interval(self.switch.state.ageing_s), self._age),
-            _repeat("journal", lambda: EVENTS_S, self._write_journal),
+            _repeat("ageing", lambda: self._periods.ageing_s(self.switch.state.ageing_s), self._age),
+            _repeat("journal", lambda: self._periods.events_s, self._write_journal),
         )
         self._background = [asyncio.create_task(work) for work in works]
         self.started = time.monotonic()
@@ -283,11 +287,6 @@ class Agent:
             events = await self.read(self.datapath.events)
             self._journal.write(events, self.switch.state, time.monotonic())
             taken = len(events)
-
-
-def ageing_interval(ageing_s: int) -> float:
-    """Seconds between two looks at what has aged; entries that are too old count as absent without it."""
-    return max(AGEING_SHORTEST_S, min(ageing_s / AGEING_STEPS, AGEING_LONGEST_S)) if ageing_s else AGEING_LONGEST_S
 
 
 async def _repeat(what: str, interval: Callable[[], float], work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -24,9 +24,13 @@ class Progress:
 
     Args:
         clock: gives seconds that never go back.
+
+    Attributes:
+        stalls_after_s: work that does nothing for longer hangs.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stalls_after_s = STALLED_S
         self._clock = clock
         self._working: dict[object, None] = {}
         self._last = clock()
@@ -61,10 +65,8 @@ def interval(environment: Mapping[str, str] = os.environ) -> float | None:
     return int(microseconds) / 1e6 / 2
 
 
-async def watch(
-    progress: Progress, every: float, tell: Callable[[str], None], *, stalled_after: float = STALLED_S
-) -> None:
-    """Give signs of life for ever; none while work has done nothing for `stalled_after` seconds.
+async def watch(progress: Progress, every: float, tell: Callable[[str], None]) -> None:
+    """Give signs of life for ever; none while work hangs.
 
     Args:
         every: seconds between two.
@@ -72,7 +74,7 @@ async def watch(
     """
     silent = False
     while True:
-        stalled = progress.stalled_s() > stalled_after
+        stalled = progress.stalled_s() > progress.stalls_after_s
         if not stalled:
             tell("WATCHDOG=1")
         elif not silent:
