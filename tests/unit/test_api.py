@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from support.agents import ServedHost
 from vxagent.core.tables import Origin
 from vxagent.datapath.base import Drop, FdbEntry
-from vxagent.datapath.fake import Frame
+from vxagent.datapath.fake_forwarding import Frame
 from vxagent.errors import HostError
 from vxagent.protocol import requests
 from vxagent.runtime.api import OPERATIONS

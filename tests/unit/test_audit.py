@@ -33,7 +33,7 @@ from vxagent.core.tables import (
     fdb_key,
 )
 from vxagent.datapath.base import Lease
-from vxagent.datapath.fake import Frame
+from vxagent.datapath.fake_forwarding import Frame
 from vxagent.model.device import Device
 from vxagent.model.fdb import StaticEntry
 from vxagent.model.port import Port, PortState, Uplink

@@ -16,7 +16,7 @@ from vxagent.core.effects import Xdp
 from vxagent.core.hooks import choose
 from vxagent.core.tables import Table
 from vxagent.datapath.abi import Reason, Verdict
-from vxagent.datapath.fake import Frame, Outcome
+from vxagent.datapath.fake_forwarding import Frame, Outcome
 from vxagent.errors import HostError, Refused, VxagentError
 from vxagent.model.device import Device
 from vxagent.model.fdb import StaticEntry

@@ -12,7 +12,7 @@ from support.sim import Sim
 from vxagent.core.effects import Effect
 from vxagent.core.plan import Plan
 from vxagent.datapath.base import Lease, Traffic
-from vxagent.datapath.fake import Frame
+from vxagent.datapath.fake_forwarding import Frame
 from vxagent.model.ids import mac_to_int
 from vxagent.runtime.leases import by_port
 

@@ -17,7 +17,7 @@ from vxagent.core.switch import Draft
 from vxagent.core.tables import SegmentFlag, SegmentRow, Table
 from vxagent.datapath.abi import Reason
 from vxagent.datapath.base import Lease
-from vxagent.datapath.fake import Frame
+from vxagent.datapath.fake_forwarding import Frame
 from vxagent.model.device import Device
 from vxagent.model.port import Mode, Port
 from vxagent.model.segment import Segment

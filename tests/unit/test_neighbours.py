@@ -13,7 +13,7 @@ import pytest
 from support.sim import Sim
 from vxagent.core.tables import NeighbourRow, RowKey, SegmentFlag, SegmentRow, Table
 from vxagent.datapath.abi import Verdict
-from vxagent.datapath.fake import Frame
+from vxagent.datapath.fake_forwarding import Frame
 from vxagent.model.device import Device
 from vxagent.model.port import Enforce, Mode, Port
 from vxagent.model.segment import Segment

@@ -1,0 +1,275 @@
+"""What the programs make of a frame, in memory, by the same rows: where does it go?
+
+It follows the frame rules (bpf/README.md) 2 to 7, 10 and 12 to 18 by looking at rows alone; of 13 not what goes by the
+clock, the rate of learning and hold-down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+from vxagent.core.tables import (
+    FdbFlag,
+    FdbRow,
+    MembershipRow,
+    NeighbourRow,
+    PortFlag,
+    PortMode,
+    PortRow,
+    Row,
+    Rows,
+    SegmentFlag,
+    SegmentRow,
+    SettingsRow,
+    Table,
+    address_key,
+    fdb_key,
+    member_key,
+    neighbour_key,
+    slot_key,
+    vid_key,
+)
+from vxagent.datapath.abi import Reason, Verdict
+from vxagent.datapath.base import Lease
+
+_NS = 1_000_000_000
+_LINK_LOCAL = ip_network("fe80::/10")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """A frame as a test describes it.
+
+    Attributes:
+        src, dst: MACs.
+        tags: (TPID, VID), outermost first.
+        length: bytes of L3.
+        ip: its source.
+        asks_for: the address whose MAC it asks for, by ARP or ND.
+    """
+
+    src: int
+    dst: int
+    tags: tuple[tuple[int, int], ...] = ()
+    length: int = 46
+    ip: IPv4Address | IPv6Address | None = None
+    asks_for: IPv4Address | IPv6Address | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of it. copies: (ifindex, VID that the switch put on or 0) of each frame that left."""
+
+    verdict: Verdict
+    reason: Reason = Reason.NONE
+    copies: frozenset[tuple[int, int]] = frozenset()
+
+
+class _Dropped(Exception):  # a verdict, not an error
+    def __init__(self, reason: Reason) -> None:
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Learned:
+    """An entry of the FDB that a frame made: at which port, and when one was last seen there."""
+
+    port: int
+    seen_s: float
+
+
+class FakeForwarding:
+    """Tables, and what becomes of a frame by them.
+
+    Attributes:
+        now_s: the time; a test moves it.
+        table: rows that the agent wrote.
+        learned: by FDB key.
+        programs: port handle → ifindex at which its program runs.
+        drop_counts: (port, segment, reason) → frames.
+        given: by neighbour key; `left_s` of these is a time.
+    """
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.table: Rows = {}
+        self.learned: dict[int, Learned] = {}
+        self.programs: dict[int, int] = {}
+        self.drop_counts: dict[tuple[int, int, int], int] = {}
+        self.given: dict[int, Lease] = {}
+
+    def lease(self, lease: Lease) -> None:
+        """A DHCP server says so."""
+        until = None if lease.left_s is None else self.now_s + lease.left_s
+        self.given[neighbour_key(lease.segment, lease.address)] = replace(lease, left_s=until)
+
+    def forward(self, ifindex: int, frame: Frame) -> Outcome:
+        """What becomes of a frame that comes in on this device; the source is learned where it should be."""
+        device = self.table.get((Table.DEVICES, ifindex))
+        port = self._port(getattr(device, "port", 0))
+        if port is None or self.programs.get(port.handle) != ifindex:
+            return Outcome(verdict=Verdict.TO_HOST)
+        segment = 0
+        try:
+            place = self._classify(port, frame)
+            if place is None:
+                return Outcome(verdict=Verdict.TO_HOST)
+            segment, inner = place
+            self._guard(port, segment, frame)
+            if self._is_answered(port, segment, frame):
+                vid = frame.tags[0][1] if frame.tags else 0
+                return Outcome(verdict=Verdict.REPLIED, copies=frozenset({(port.ifindex, vid)}))
+            self._learn(port, segment, frame.src)
+            return self._decide(port, segment, inner, frame)
+        except _Dropped as dropped:
+            key = (port.handle, segment, int(dropped.reason))
+            self.drop_counts[key] = self.drop_counts.get(key, 0) + 1
+            return Outcome(verdict=Verdict.DROPPED, reason=dropped.reason)
+
+    def _classify(self, port: PortRow, frame: Frame) -> tuple[int, bool] | None:
+        """(segment, a tag follows the classifying one), or None: to the host's stack."""
+        uplink = PortFlag.UPLINK in port.flags
+        if frame.dst >> 4 == 0x0180C200000:
+            return self._denied(uplink, Reason.LINK_LOCAL)
+        tags = frame.tags
+        if tags and tags[0][0] != 0x8100:
+            return self._denied(uplink, Reason.VLAN_DENIED)
+        vid, inner = (tags[0][1], len(tags) > 1) if tags else (0, False)
+        if vid:
+            row = self.table.get((Table.VIDS, vid_key(port.handle, vid)))
+            if isinstance(row, MembershipRow):
+                return row.segment, inner
+        elif port.segment:
+            return port.segment, inner
+        return self._denied(uplink, Reason.VLAN_DENIED)
+
+    @staticmethod
+    def _denied(uplink: bool, reason: Reason) -> None:
+        if not uplink:
+            raise _Dropped(reason)
+
+    def _guard(self, port: PortRow, segment: int, frame: Frame) -> None:
+        if frame.src >> 40 & 1 or not frame.src:
+            raise _Dropped(Reason.SRC_INVALID)
+        if port.state in (PortMode.STANDBY, PortMode.HOLDING):
+            raise _Dropped(Reason.STANDBY)
+        try:
+            self._guard_addresses(port, segment, frame)
+        except _Dropped:
+            if PortFlag.SHADOW not in port.flags:
+                raise
+
+    def _guard_addresses(self, port: PortRow, segment: int, frame: Frame) -> None:
+        row = self.table.get((Table.FDB, fdb_key(segment, frame.src)))
+        listed = isinstance(row, FdbRow) and FdbFlag.LISTED in row.flags and row.port == port.handle
+        if PortFlag.MAC_LOCKED in port.flags and not listed:
+            raise _Dropped(Reason.SRC_MAC_DENIED)
+        if isinstance(row, FdbRow) and row.port != port.handle:
+            raise _Dropped(Reason.SRC_MAC_CONFLICT)
+        locked = (PortFlag.IP_LOCKED | PortFlag.SNOOPED) & port.flags
+        if locked and frame.ip is not None and not self._may_use(port, segment, frame.src, frame.ip):
+            raise _Dropped(Reason.SRC_IP_DENIED)
+
+    def _may_use(self, of: PortRow, segment: int, mac: int, address: IPv4Address | IPv6Address) -> bool:
+        if address.is_unspecified or address in _LINK_LOCAL:
+            return True
+        lease = self.given.get(neighbour_key(segment, address))
+        if lease is not None and PortFlag.SNOOPED in of.flags and self._counts(lease):
+            return (lease.port, lease.mac) == (of.handle, mac)
+        port = of.handle
+        around = (ip_network((address, length), strict=False) for length in range(address.max_prefixlen + 1))
+        return any(address_key(port, network) in self.table for network in around)
+
+    def _counts(self, lease: Lease) -> bool:
+        """Of those in `given`, whose left_s is a time."""
+        port = self._port(lease.port)
+        in_force = port is not None and PortFlag.SNOOPED in port.flags
+        return in_force and (lease.left_s is None or lease.left_s > self.now_s)
+
+    def _is_answered(self, port: PortRow, segment: int, frame: Frame) -> bool:
+        row = self.table.get((Table.SEGMENTS, segment))
+        if not isinstance(row, SegmentRow) or SegmentFlag.NEIGHBOURS not in row.flags or frame.asks_for is None:
+            return False
+        if PortFlag.UPLINK in port.flags or len(frame.tags) > 1 or not frame.dst >> 40 & 1:
+            return False
+        named = self.table.get((Table.NEIGHBOURS, neighbour_key(segment, frame.asks_for)))
+        owner = self._port(named.port) if isinstance(named, NeighbourRow) else None
+        if owner is None or owner.handle == port.handle or PortFlag.ISOLATED in port.flags & owner.flags:
+            return False
+        return self._egress_vid(port, owner, segment) is not None
+
+    def _learn(self, port: PortRow, segment: int, mac: int) -> None:
+        key = fdb_key(segment, mac)
+        if PortFlag.MAC_LOCKED in port.flags or (Table.FDB, key) in self.table:
+            return
+        entry = self.learned.get(key)
+        if (entry is None or entry.port != port.handle) and self._held(port.handle) >= port.max_macs:
+            return
+        self.learned[key] = Learned(port.handle, self.now_s)
+
+    def _decide(self, port: PortRow, segment: int, inner: bool, frame: Frame) -> Outcome:
+        row = self.table.get((Table.SEGMENTS, segment))
+        if not isinstance(row, SegmentRow):
+            raise _Dropped(Reason.NO_DESTINATION)
+        group = frame.dst >> 40 & 1
+        target = None if group else self._lookup(segment, frame.dst)
+        if target == port.handle:
+            raise _Dropped(Reason.HAIRPIN)
+        to = self._port(target) if target is not None else None
+        if to is not None and PortFlag.ISOLATED in port.flags & to.flags:
+            raise _Dropped(Reason.ISOLATED)
+        if frame.length > row.mtu:
+            raise _Dropped(Reason.MTU_EXCEEDED)
+        if target is None:
+            if not group and SegmentFlag.DROP_UNKNOWN in row.flags:
+                raise _Dropped(Reason.UNKNOWN_UNICAST)
+            return Outcome(verdict=Verdict.FLOODED, copies=frozenset(self._flood(port, row, inner)))
+        vid = self._egress_vid(port, to, segment)
+        if vid is None or to is None:
+            raise _Dropped(Reason.NO_DESTINATION)
+        if inner and not vid:
+            raise _Dropped(Reason.VLAN_DENIED)
+        return Outcome(verdict=Verdict.FORWARDED, copies=frozenset({(to.ifindex, vid)}))
+
+    def _flood(self, port: PortRow, segment: SegmentRow, inner: bool) -> Iterator[tuple[int, int]]:
+        for slot in range(segment.slots):
+            member = self.table.get((Table.SLOTS, slot_key(segment.handle, slot)))
+            to = self._port(member.port) if isinstance(member, MembershipRow) else None
+            if to is None or to.handle == port.handle or PortFlag.ISOLATED in port.flags & to.flags:
+                continue
+            vid = self._egress_vid(port, to, segment.handle)
+            if vid is not None and (vid or not inner):
+                yield to.ifindex, vid
+
+    def _egress_vid(self, port: PortRow, to: PortRow | None, segment: int) -> int | None:
+        """The VID (0: untagged) with which a frame of the segment leaves `to`, or None: it cannot take it."""
+        if to is None or not to.ifindex or to.state in (PortMode.DOWN, PortMode.STANDBY, PortMode.DRAINING):
+            return None
+        if PortFlag.UPLINK in port.flags & to.flags:
+            return None
+        if to.segment == segment:
+            return 0
+        row = self.table.get((Table.MEMBERS, member_key(to.handle, segment)))
+        return row.vid if isinstance(row, MembershipRow) else None
+
+    def _lookup(self, segment: int, mac: int) -> int | None:
+        key = fdb_key(segment, mac)
+        row = self.table.get((Table.FDB, key))
+        if isinstance(row, FdbRow):
+            return row.port
+        entry = self.learned.get(key)
+        return entry.port if entry is not None and not self._aged(entry) else None
+
+    def _port(self, handle: int) -> PortRow | None:
+        row: Row | None = self.table.get((Table.PORTS, handle))
+        return row if isinstance(row, PortRow) else None
+
+    def _held(self, handle: int) -> int:
+        return sum(entry.port == handle for entry in self.learned.values())
+
+    def _aged(self, entry: Learned) -> bool:
+        row = self.table.get((Table.SETTINGS, 0))
+        ageing_ns = row.ageing_ns if isinstance(row, SettingsRow) else 0
+        return bool(ageing_ns) and (self.now_s - entry.seen_s) * _NS > ageing_ns
