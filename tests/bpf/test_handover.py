@@ -115,7 +115,7 @@ def test_reload_changes_the_room_and_reverts_what_fails(place: Place, monkeypatc
     place.join(datapath := place.opened(), 1, "a0")
     learn(place, range(1, 101))
     with monkeypatch.context() as failing:
-        failing.setattr("vxagent.datapath.bpf_datapath.probe", _no)
+        failing.setattr("vxagent.datapath.renewal.probe", _no)
         with pytest.raises(HostError, match="no"):
             datapath.reload(fdb_entries=2048)
     assert datapath.fdb_room() == 1024
@@ -152,7 +152,7 @@ def test_programs_that_fail_their_probe_never_run(
     place.join(first := place.opened(), 1, "a0")
     before = program_ids(place.ifindex["a0"])
     first.close()
-    monkeypatch.setattr("vxagent.datapath.bpf_datapath.probe", _no)
+    monkeypatch.setattr("vxagent.datapath.renewal.probe", _no)
     with pytest.raises(HostError, match="no"):
         place.datapath(sizes=sizes).open()
     assert program_ids(place.ifindex["a0"]) == before

@@ -28,19 +28,17 @@ from vxagent.core.effects import (
     SetXdp,
     Xdp,
 )
-from vxagent.core.tables import MembershipRow, Rows, SegmentFlag, SegmentRow, Table
-from vxagent.datapath import bpf, bpf_link, bpffs, codec, description, maps, programs, source
+from vxagent.core.tables import Rows, Table
+from vxagent.datapath import bpf, bpf_link, bpffs, description, maps, programs, source
 from vxagent.datapath.attachments import Attachments, Clsact, ClsactAttachments, TcxAttachments
 from vxagent.datapath.base import EVENTS_AT_ONCE, Drop, Event, FdbEntry, Learning, Lease, Multicast, Traffic
-from vxagent.datapath.bpf_map import Map, MapType
+from vxagent.datapath.bpf_map import Map
 from vxagent.datapath.bpf_prog import Program, ProgSpec
-from vxagent.datapath.bytecode import Bytecode
-from vxagent.datapath.grace import grace_period
 from vxagent.datapath.ledger import Ledger
 from vxagent.datapath.mending import Mender
 from vxagent.datapath.opened import Opened, read_event
 from vxagent.datapath.pins import Pins
-from vxagent.datapath.probe import probe
+from vxagent.datapath.renewal import renew
 from vxagent.datapath.table_reader import TableBytes
 from vxagent.datapath.table_set import TableSet
 from vxagent.datapath.takeover import Takeover, choose_tables
@@ -109,7 +107,7 @@ class BpfDatapath:
             tables, self._takeover = choose_tables(self._pins, description.of_build(self._sizes), adopt=not replace)
             self._objects = self._opened(tables)
             if code is not None:
-                self._renew(self._objects, code)
+                renew(self._objects, code, swap=self._takeover is None)
         except BaseException:
             self.close()
             if fresh:  # then nothing of it stays
@@ -146,7 +144,7 @@ class BpfDatapath:
         sizes = self._sizes if fdb_entries is None else replace(self._sizes, fdb=fdb_entries)
         wanted = description.of_build(sizes)
         if wanted == self._now.tables.description:
-            self._renew(self._now, code)
+            renew(self._now, code, swap=self._takeover is None)
             self.take_over()
             return
         before = self._now
@@ -154,7 +152,7 @@ class BpfDatapath:
         opened: Opened | None = None
         try:
             opened = self._opened(takeover.tables)
-            self._renew(opened, code)
+            renew(opened, code, swap=False)
             self._objects = opened
             self.take_over()
         except BaseException:
@@ -191,31 +189,11 @@ class BpfDatapath:
 
     def put(self, effect: PutRow) -> None:
         """Write one row. Limits that change begin with full buckets, and with no memberships what is new to groups."""
-        self._begin(effect)
-        if effect.table is Table.FDB:
-            self._now.fdb.put(effect.key, effect.row)
-        else:
-            self._write(effect.table, effect.key, codec.encode(effect.table, effect.row))
-        self._now.epoch.rise()
-        if effect.table is Table.LIMITS:  # a time that was owed at the old rate would stop the port at the new one
-            self._now.counters.clear_buckets(effect.key)
+        self._now.writer.put(effect)
 
     def delete(self, effect: DeleteRow) -> None:
         """Remove one row; one that is absent is no failure, and a lease in its place stays."""
-        try:
-            self._delete(effect)
-        finally:
-            self._now.epoch.rise()
-
-    def _delete(self, effect: DeleteRow) -> None:
-        if effect.table is Table.FDB:
-            self._now.fdb.delete(effect.key)
-        elif effect.table is Table.NEIGHBOURS and self._now.is_leased(effect.key):
-            return
-        elif self._now.maps[effect.table].spec.type is MapType.ARRAY:
-            self._write(effect.table, effect.key, codec.empty(effect.table))
-        else:
-            self._now.maps[effect.table].delete(codec.encode_key(effect.table, effect.key))
+        self._now.writer.delete(effect)
 
     def attach(self, effect: Attach) -> None:
         """Run the program on a device; where the port runs one already, swap it."""
@@ -399,40 +377,3 @@ class BpfDatapath:
         if self._takeover is not None:
             self._takeover.go_live()
         return now.generation.programs[spec.name]
-
-    def _renew(self, opened: Opened, code: Bytecode) -> None:
-        """Load a new generation and probe it; unless its tables have yet to take over, swap every link to it, then
-        remove the older ones."""
-        older = opened.tables.pins.generations()
-        previous = opened.generation
-        with grace_period() as wait:
-            number = opened.load(code)
-            try:
-                probe(opened)
-                if self._takeover is None:
-                    opened.swap()
-            except BaseException:
-                opened.drop_generation(number, previous)
-                raise
-            if self._takeover is not None or not older:
-                return
-            opened.epoch.rise()
-            wait()
-        if previous is not None:
-            previous.close()
-        for old in older:
-            opened.forget_generation(old)
-
-    def _write(self, table: Table, key: int, value: bytes) -> None:
-        self._now.maps[table].update(codec.encode_key(table, key), value)
-
-    def _begin(self, effect: PutRow) -> None:
-        """What the programs know of groups is not the new place's, nor that of a segment that was not snooped."""
-        match effect:
-            case PutRow(table=Table.SLOTS, row=MembershipRow() as row, old=old):
-                if not isinstance(old, MembershipRow) or (old.port, old.counter) != (row.port, row.counter):
-                    self._now.groups.begin_place(row.counter)
-            case PutRow(table=Table.SEGMENTS, row=SegmentRow() as segment, old=old):
-                before = old.flags if isinstance(old, SegmentRow) else SegmentFlag(0)
-                if SegmentFlag.GROUPS & segment.flags & ~before:
-                    self._now.groups.begin_segment(effect.key)

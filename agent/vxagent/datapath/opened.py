@@ -21,6 +21,7 @@ from vxagent.datapath.mending import Mender
 from vxagent.datapath.pins import DESCRIPTION
 from vxagent.datapath.programs import Generation
 from vxagent.datapath.ring import RingReader
+from vxagent.datapath.row_writer import RowWriter
 from vxagent.datapath.table_reader import TableReader
 from vxagent.datapath.table_set import TableSet
 from vxagent.datapath.xdp import XdpDevices
@@ -48,6 +49,13 @@ class Opened:
         self.leases = LeaseMap(maps)
         self.groups = GroupMaps(maps)
         self.counters = Counters(maps)
+        self.writer = RowWriter(
+            maps,
+            fdb=self.fdb,
+            groups=self.groups,
+            counters=self.counters,
+            epoch=self.epoch,
+        )
         self.ring = RingReader(maps["events"])
         for name, opened in maps.items():
             mender.ledger.note(tables.pins.map(name), opened)
@@ -158,11 +166,6 @@ class Opened:
         """How many entries and leases each port has."""
         self.fdb.recount()
         self.leases.sweep()
-
-    def is_leased(self, key: int) -> bool:
-        """Whether a row of `neighbours` is a lease."""
-        value = self.maps[Table.NEIGHBOURS].lookup(codec.encode_key(Table.NEIGHBOURS, key))
-        return value is not None and codec.is_leased(value)
 
 
 def read_event(record: bytes) -> Event:
