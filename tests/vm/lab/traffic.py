@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -66,11 +65,6 @@ def bulk_tcp(sender: Host, receiver: Host, address: str, *, amount: int = 8 * ME
     return int(took.output)
 
 
-def throughput(sender: Host, receiver: Host, address: str, *, seconds: int = 2, more: str = "") -> float:
-    """Bit/s of TCP as the receiver counts them, by iperf3, to which `more` are further options."""
-    return float(_iperf3(sender, receiver, address, f"-t {seconds} {more}")["sum_received"]["bits_per_second"])
-
-
 def datagrams(
     sender: Host, receiver: Host, address: str, *, size: int = 1400, count: int = 100, rate: int = 100
 ) -> Datagrams:
@@ -90,18 +84,6 @@ def datagrams(
         raise GuestError(f"{sender.name} to {receiver.name}: {thrown.output}{took.output}")
     received, late, copies = map(int, took.output.split())
     return Datagrams(lost=count - received, late=late, copies=copies)
-
-
-def _iperf3(sender: Host, receiver: Host, address: str, options: str) -> dict[str, dict[str, float]]:
-    server = receiver.begin(f"timeout 60 iperf3 -s -1 -p {PORT + 1}")
-    _wait_listening(receiver, PORT + 1)
-    result = sender.sh(f"timeout 50 iperf3 -J -c {address} -p {PORT + 1} {options} 2>/dev/null", check=False)
-    said = json.loads(result.output or "{}")
-    if result.code != 0 or "error" in said:
-        raise GuestError(f"{sender.name} to {receiver.name}: iperf3 says {said.get('error', result.output)}")
-    server.result(20)
-    end: dict[str, dict[str, float]] = said["end"]
-    return end
 
 
 def _wait_listening(guest: Host, port: int) -> None:
