@@ -12,8 +12,12 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 #   clang-format     make check             iproute2 iputils-ping    the lab and the tests in it
 #   iperf3           make demo              dnsmasq-base isc-dhcp-client   the tests of leases
 #   systemd          systemd-analyze, the test of packaging/systemd
+#   openssl          certificates of tests/etcd
 PACKAGES := python3-venv python3-bpfcc linux-libc-dev gcc libc6-dev clang-format iproute2 iputils-ping iperf3 \
-    dnsmasq-base isc-dhcp-client systemd
+    dnsmasq-base isc-dhcp-client systemd openssl
+
+# etcd, of Debian's etcd-server: unpacked and not installed, for an installed one starts a service at once.
+ETCD := .venv/etcd/usr/bin/etcd
 
 # What tests/vm needs besides:
 #   qemu-system-x86   guests                       mmdebstrap e2fsprogs   their disk
@@ -44,12 +48,12 @@ endef
 
 .PHONY: help
 help: ## List the targets (the default)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # -- Set-up ------------------------------------------------------------------------------------------------------------
 
 .PHONY: setup
-setup: build ## Install what is missing: Debian packages, .venv, vxagent itself, bytecode; safe to run again
+setup: build $(ETCD) ## Install what is missing: Debian packages, .venv, vxagent itself, bytecode; safe to run again
 
 .PHONY: packages vm-packages
 packages: WANTED := $(PACKAGES)
@@ -77,6 +81,14 @@ $(STAMPS)/python: pyproject.toml | $(PY)
 	pip hatchling editables && pip --no-build-isolation --editable '.[dev]' \
 	    || { echo "make: pip failed, .venv/pip.log says why" >&2; exit 1; }
 	@touch $@
+
+$(ETCD): | $(PY)
+	@echo "Unpacking etcd-server into .venv/etcd"
+	@rm -rf .venv/etcd && mkdir .venv/etcd && cd .venv/etcd; \
+	download() { apt-get -qq -o APT::Sandbox::User=root download etcd-server >/dev/null; }; \
+	download 2>/dev/null || { apt-get -qq update && download; } \
+	    || { echo "make: no etcd-server from Debian; run \`make setup\` as root" >&2; exit 1; }; \
+	dpkg-deb -x etcd-server_*.deb . && rm etcd-server_*.deb && touch usr/bin/etcd
 
 $(STAMPS)/bytecode: $(BYTECODE_FROM) $(if $(wildcard $(BYTECODE)/*),,no-bytecode) | $(STAMPS)/python
 	@echo "Compiling bpf/"
@@ -147,7 +159,7 @@ format: setup ## Format Python and C, and mend what the linter can
 test: ## make check, then every test there is, on real devices; root
 	$(need_root)
 	@$(MAKE) check
-	@$(PYTEST) $(BESIDE) --dist loadfile --no-loadscope-reorder tests/bpf tests/netns
+	@$(PYTEST) $(BESIDE) --dist loadfile --no-loadscope-reorder tests/etcd tests/bpf tests/netns tests/cluster
 
 .PHONY: test-vm
 test-vm: ## Every test with real VMs, in guests by QEMU; root
@@ -160,6 +172,12 @@ demo: ## The switch at work in a lab of network namespaces; under a minute, leav
 	$(need_root)
 	@$(MAKE) setup
 	@exec $(PY) -m vxagent.lab.demo
+
+.PHONY: demo-cluster
+demo-cluster: ## Three hosts with one engine and a live migration, in such a lab; under a minute; root
+	$(need_root)
+	@$(MAKE) setup
+	@exec $(PY) -m vxagent.lab.demo_cluster
 
 .PHONY: bench
 bench: ## Measure the switch against the Linux bridge, in under five minutes; OPTIONS="--quick …"; root
@@ -175,11 +193,20 @@ faults: ## Kill, stop and starve an agent under 100,000 frames/s and count what 
 	build=$$(PYTHONPATH=tests $(PY) -m support.builds "$$other/build"); \
 	.venv/bin/vxagent bench --faults --other-build "$$build" $(OPTIONS)
 
-.PHONY: scale
-scale: ## Measure start, attach, apply of 1,000 ports, memory and lists of 100,000 entries; root
+HOSTS := 1000
+PORTS := 100
+
+.PHONY: scale scale-cluster
+scale: ## Measure one host (start, attach, 1,000 ports, long lists), and then scale-cluster; root
 	$(need_root)
 	@$(MAKE) setup
-	@exec $(PY) tests/scale/measure.py
+	@$(PY) tests/scale/measure.py
+	@$(MAKE) scale-cluster
+
+scale-cluster: ## Measure HOSTS=1000 simulated hosts × PORTS=100 at one etcd, half an hour; OPTIONS="--rates 10 100 …"; root
+	$(need_root)
+	@$(MAKE) setup
+	@exec $(PY) tests/scale/cluster.py --hosts $(HOSTS) --ports $(PORTS) $(OPTIONS)
 
 .PHONY: cost
 cost: ## Measure what a frame pays for each feature; AGAINST=bpf-of-another-tree compares with it; root
@@ -198,6 +225,18 @@ events: ## Measure what a flood of events costs the agent, and whether others' a
 	$(need_root)
 	@$(MAKE) setup
 	@exec $(PY) tests/scale/events.py
+
+.PHONY: engine
+engine: setup ## Measure what it costs hosts to agree, with three members of etcd on loopback; half a minute
+	@PYTHONPATH=tests exec $(PY) tests/etcd/measure.py
+
+TIMES := 100
+
+.PHONY: migrations
+migrations: ## TIMES=100 live migrations under 30,000 frames/s: what is lost, and how long it takes; root
+	$(need_root)
+	@$(MAKE) setup
+	@PYTHONPATH=tests exec $(PY) tests/cluster/measure.py $(TIMES)
 
 FRAMES := 1000000
 SEED :=
@@ -231,10 +270,16 @@ upgrade: ## Builds that take over from each other under traffic, up and down ten
 	@RELOADS=100 UPGRADES=10 $(PYTEST) -q -o timeout=1200 tests/netns/test_upgrade.py tests/bpf/test_handover.py
 
 .PHONY: deaths
-deaths: ## Kill the agent after every step of every command, start the next one, compare everything; long; root
+deaths: ## Kill agents after every step of every command and migration, start the next, compare everything; long; root
 	$(need_root)
 	@$(MAKE) setup
-	@VXAGENT_EVERY_DEATH=1 $(PYTEST) -v tests/netns/test_death.py
+	@VXAGENT_EVERY_DEATH=1 $(PYTEST) -v tests/netns/test_death.py tests/cluster/test_migration_deaths.py
+
+.PHONY: failures
+failures: ## The engine is away for a minute, members of it die, hosts are cut off, under streams: no frame is lost; root
+	$(need_root)
+	@$(MAKE) setup
+	@LONG=1 $(PYTEST) -v -o timeout=300 tests/cluster/test_away.py tests/cluster/test_quorum.py tests/cluster/test_silent.py
 
 .PHONY: clean
 clean: ## Remove what the other targets made, .venv too

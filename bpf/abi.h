@@ -20,9 +20,14 @@
  */
 #define VX_LAYOUT 1
 
-/* Members of one segment: of the kernel's 33 tail calls 31 visit VX_CHUNK slots each. */
-#define VX_CHUNK 69
+/* Members of one segment: of the kernel's 33 tail calls 27 visit VX_CHUNK slots each. */
+#define VX_CHUNK 79
 #define VX_MAX_MEMBERS 2112
+
+/* VTEPs that are members have slots of their own, from VX_VTEP_SLOT on; four calls visit VX_VTEP_CHUNK each. */
+#define VX_VTEP_SLOT 0x8000
+#define VX_VTEP_CHUNK 128
+#define VX_MAX_VTEPS 512
 
 /* Hold-down: a MAC that moves more often than VX_MOVES in VX_MOVES_S goes nowhere else for VX_HOLD_S. */
 #define VX_MOVES 5
@@ -84,6 +89,7 @@ enum vx_port_flag {
 	VX_PORT_PREFIXES = 1 << 10,   /* some of them are prefixes */
 	VX_PORT_SHADOW = 1 << 11,     /* its guards and limits count what they would drop */
 	VX_PORT_SNOOPED = 1 << 12,    /* lists also what a DHCP server leases it */
+	VX_PORT_VTEP = 1 << 13,	      /* an uplink behind a tunnel: vteps says where it ends */
 };
 
 /* vx_port.state; the last three belong to a live migration. */
@@ -101,6 +107,8 @@ enum vx_segment_flag {
 	VX_SEGMENT_NEIGHBOURS = 1 << 1,	  /* neighbours may have rows of it */
 	VX_SEGMENT_LEASES = 1 << 2,	  /* a port that is in it is VX_PORT_SNOOPED */
 	VX_SEGMENT_GROUPS = 1 << 3,	  /* multicast follows IGMP and MLD */
+	VX_SEGMENT_MOVING = 1 << 4,	  /* fdb has entries of it with VX_FDB_REDIRECT */
+	VX_SEGMENT_BY_VLAN = 1 << 5,	  /* between hosts; tunnels are for VMs that migrate */
 };
 
 /* vx_fdb_entry.origin. */
@@ -112,7 +120,8 @@ enum vx_fdb_origin {
 
 /* Bits of vx_fdb_entry.flags. */
 enum vx_fdb_flag {
-	VX_FDB_LISTED = 1 << 0, /* the port itself lists this MAC (step 5) */
+	VX_FDB_LISTED = 1 << 0,	  /* the port itself lists this MAC (step 5) */
+	VX_FDB_REDIRECT = 1 << 1, /* its VM is leaving: all its frames go by `via`, marked */
 };
 
 /* vx_event.type. */
@@ -122,6 +131,7 @@ enum vx_event_type {
 	VX_EVENT_FDB_FULL = 3,	    /* the fdb map takes no more entries */
 	VX_EVENT_MAC_HELD = 4,	    /* a hold begins; port: who contends, other_port: home */
 	VX_EVENT_LEASE_REFUSED = 5, /* no room; port: the server's, other_port: the client's */
+	VX_EVENT_ANNOUNCED = 6,	    /* a VM that has arrived says so; port: where it waits */
 };
 
 /* Slots of the progs map. */
@@ -130,6 +140,8 @@ enum vx_program {
 	VX_PROG_SNOOP = 1,
 	VX_PROG_LEASE = 2,
 	VX_PROG_WALK = 3,
+	VX_PROG_REPLICATE = 4,
+	VX_PROG_TUNNEL = 5,
 };
 
 /* settings: array of one. */
@@ -162,7 +174,7 @@ struct vx_segment {
 	__u16 flags;
 	__u32 vni;  /* 0: none */
 	__u16 vlan; /* 0: none */
-	__u16 reserved;
+	__u16 vteps; /* slots of VTEPs to visit: highest used + 1 - VX_VTEP_SLOT, at most VX_MAX_VTEPS */
 };
 
 /* devices: hash by ifindex (u32). */
@@ -188,10 +200,40 @@ struct vx_membership {
 	__u32 reserved;
 };
 
+/* Octets of addresses of the overlay are as in vx_address_key; all of a host are of one family. */
+
+/* overlay: array of one. This host's own VTEP. */
+struct vx_overlay {
+	__u32 ifindex; /* of the underlay device; 0: there is no overlay */
+	__u16 port;    /* of the same device: VXLAN from strangers counts there */
+	__u16 family;  /* 4 or 6 */
+	__u8 octets[16];
+	__u32 ttl; /* TTL or hop limit that tunnels begin with */
+	__u32 reserved;
+};
+
+/*
+ * vteps: array by port handle; where the tunnels of a port with VX_PORT_VTEP end.
+ * tunnels: hash by the octets of an address; the VTEP from which VXLAN is taken.
+ */
+struct vx_vtep {
+	__u16 port;
+	__u16 family;
+	__u32 reserved;
+	__u8 octets[16];
+};
+
+/* vnis: hash by VNI (u32). */
+struct vx_vni {
+	__u32 vni; /* the key again */
+	__u16 segment;
+	__u16 reserved;
+};
+
 /* fdb: hash by u64, segment << 48 | MAC (first octet highest). */
 struct vx_fdb_entry {
-	__u16 port; /* 0 when vtep is set */
-	__u16 vtep;
+	__u16 port;    /* a port, an uplink or a VTEP */
+	__u16 via;     /* of a port whose VM is on another host for now: that host's VTEP */
 	__u16 segment; /* the key's upper part again */
 	__u8 origin;
 	__u8 flags;
@@ -207,7 +249,7 @@ struct vx_moves {
 	__u64 began_ns; /* bpf_ktime_get_ns of the first move that is counted */
 	__u64 held_ns;	/* until then the MAC is learned at home alone; 0: it was never held */
 	__u32 count;	/* moves since began_ns */
-	__u16 home;	/* the port that had the MAC before them; 0: a VTEP */
+	__u16 home;	/* the port that had the MAC before them */
 	__u16 reserved;
 };
 
@@ -355,6 +397,18 @@ struct vx_drop_count {
 };
 
 /*
+ * What a port has counted on the host that it came from; vx_carry is run on it as if it was a frame.
+ * counter 0 and reason 0: nothing of that kind.
+ */
+struct vx_carried {
+	__u32 counter; /* index into traffic */
+	__u32 reserved;
+	__u64 traffic[sizeof(struct vx_traffic) / sizeof(__u64)];
+	__u16 drop[sizeof(struct vx_drop_key) / sizeof(__u16)];
+	__u64 dropped[sizeof(struct vx_drop_count) / sizeof(__u64)];
+};
+
+/*
  * learning: array by port handle, written by the data plane. learned - forgotten[port] is how many
  * entries the port holds; forgotten (array of u64 by port handle) is the agent's half of the sum.
  */
@@ -425,13 +479,23 @@ struct vx_flow {
 };
 
 /*
+ * hops: array by port handle, for the programs alone (hop.h): by which MACs packets to a VTEP leave, as
+ * they are in the packets, and 4 octets of 0. The receiver's MAC is in one word.
+ */
+struct vx_hop {
+	__u64 until_ns;
+	__u64 epoch; /* epochs[0] for which it counts */
+	__u64 macs[2];
+};
+
+/*
  * epochs: array of u64 by segment handle; they only rise. 0: the agent has changed something; a
  * segment's: the data plane has moved a MAC there.
  */
 
 /* Of each kind a port tells so many events at once, and then one a second. */
 #define VX_EVENT_BURST 4
-#define VX_EVENT_KINDS 5
+#define VX_EVENT_KINDS 6
 
 /*
  * telling: array by port handle, written by the data plane, zeroed by the agent when the port goes.
@@ -442,7 +506,7 @@ struct vx_telling {
 	__u64 buckets[VX_EVENT_KINDS]; /* by vx_event_type - 1, as in vx_buckets */
 };
 
-/* events: ring buffer. Nobody waits at it: the agent looks once a second. */
+/* events: ring buffer. The agent looks once a second; a VM that has arrived wakes it. */
 struct vx_event {
 	__u64 time_ns; /* bpf_ktime_get_ns */
 	__u16 type;

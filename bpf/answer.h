@@ -224,6 +224,7 @@ static __always_inline int vx_reply(struct __sk_buff *skb, struct vx_frame *f, _
 	f->copy.ifindex = f->from.ifindex;
 	f->copy.counter = f->counter;
 	f->copy.peer = f->from.flags & VX_PORT_PEER;
+	f->copy.tunnel = false;
 	return VX_FATE(VX_REPLIED, VX_REASON_NONE);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Step 18: a copy for every other member of the segment.
+ * Step 18: a copy for every other member of the segment; VTEPs, which have slots of their own, come last
+ * (replicate.h).
  *
  * vx_walk ends in a tail call of vx_flood, which visits VX_CHUNK slots of the segment and calls
  * itself for the next ones: the kernel allows 33 tail calls, one of which is vx_walk's and one may be vx_snoop's, and the
@@ -20,6 +21,8 @@
  *   cb[2]  ifindex of the pending member; 0: none
  *   cb[3]  its index into traffic
  *   cb[4]  the sender's index into traffic
+ *
+ * And in skb->tc_index, ^ the sender's, the port that gets no copy: 0 as a rule.
  */
 #ifndef VX_FLOOD_H
 #define VX_FLOOD_H
@@ -47,14 +50,17 @@ struct vx_flood {
 	__u16 priority;
 	bool followed_by_tag;
 	bool restricted; /* the audience says who gets it; else everybody does */
-	__u16 reserved;
+	bool by_vlan;	 /* VX_SEGMENT_BY_VLAN */
+	bool reserved;
 	const struct vx_audience *audience;
 	struct vx_copy pending; /* ifindex 0: none */
 
 	/* Not carried over: read anew in every run. */
 	struct vx_port from;
 	struct vx_load load;
+	__u16 left_out; /* a port that gets no copy */
 	__u16 slots;
+	__u16 vteps; /* that get copies after all others */
 	__u32 copies;
 };
 
@@ -76,6 +82,27 @@ static __always_inline void vx_call_flood(struct __sk_buff *skb, const struct vx
 	bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_FLOOD);
 }
 
+/* The members here are served; the VTEPs follow. Returns only when there is no program to call. */
+static __always_inline void vx_call_replicate(struct __sk_buff *skb, struct vx_flood *flood)
+{
+	flood->pending.ifindex = 0; /* there: for all VTEPs */
+	flood->priority = 0;
+	flood->chunk = 0;
+	vx_keep_flood(skb, flood);
+	bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_REPLICATE);
+}
+
+/*
+ * The port that gets no copy, whatever else: the sender's, or one that awaits the VM that has sent this elsewhere, and would
+ * hear itself. What an uplink or a VTEP brings is for none of its kind anyway.
+ */
+static __always_inline __u16 vx_left_out(const struct vx_frame *f)
+{
+	if (vx_is_uplink(&f->from) && f->sender.live && f->sender.entry.flags & VX_FDB_LISTED)
+		return f->sender.entry.port;
+	return f->from.handle;
+}
+
 /*
  * The last stage of vx_walk. Does not return; without a flood program nobody can take the frame. Multicast goes
  * by way of vx_snoop where it follows IGMP and MLD; without that program everybody gets it.
@@ -90,6 +117,7 @@ static __always_inline int vx_start_flood(struct __sk_buff *skb, const struct vx
 		.followed_by_tag = f->followed_by_tag,
 	};
 
+	skb->tc_index = vx_left_out(f) ^ f->from.handle;
 	vx_keep_flood(skb, &flood);
 	if (f->dhcp)
 		bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_LEASE);
@@ -99,11 +127,12 @@ static __always_inline int vx_start_flood(struct __sk_buff *skb, const struct vx
 	return vx_drop(VX_NO_DESTINATION);
 }
 
-/* False: the sender or its segment went away between two runs, or the frame did; the flood ends. */
-static __always_inline bool vx_resume_flood(struct __sk_buff *skb, struct vx_flood *flood)
+/* False: the sender or its segment went away between two runs; the flood ends. */
+static __always_inline bool vx_recall_flood(struct __sk_buff *skb, struct vx_flood *flood)
 {
 	struct vx_segment segment;
 	__u32 word = skb->cb[1];
+	__u64 vteps;
 
 	flood->port = skb->cb[0] >> 16;
 	flood->segment = skb->cb[0] & 0xffff;
@@ -115,14 +144,42 @@ static __always_inline bool vx_resume_flood(struct __sk_buff *skb, struct vx_flo
 	flood->pending.counter = skb->cb[3];
 	flood->counter = skb->cb[4];
 	flood->copies = 0;
-	flood->reserved = 0;
+	flood->left_out = flood->port ^ skb->tc_index;
+	flood->reserved = false;
 	if (!vx_find_port(flood->port, &flood->from) || !vx_find_segment(flood->segment, &segment))
 		return false;
 	flood->slots = segment.slots;
+	flood->by_vlan = segment.flags & VX_SEGMENT_BY_VLAN;
+	vteps = flood->from.flags & VX_PORT_VTEP || flood->followed_by_tag || flood->by_vlan ?
+			0 :
+			segment.vteps;
+	vx_forget(vteps, skb->len);
+	flood->vteps = vteps;
 	flood->restricted = word & VX_CB_AUDIENCE;
 	flood->audience = vx_audience_here();
-	if (!flood->audience) /* there is one for every CPU */
+	return flood->audience; /* there is one for every CPU */
+}
+
+/*
+ * Split horizon ends for what a VM that leaves sends by the host to which it migrates: where a segment is a VLAN
+ * between hosts nothing else comes from a VTEP.
+ */
+static __always_inline void vx_open_horizon(const struct __sk_buff *skb, struct vx_flood *flood)
+{
+	__u64 flags = flood->from.flags;
+
+	if (flags & VX_PORT_VTEP && flood->by_vlan)
+		flags = 0;
+	vx_forget(flags, skb->len);
+	flood->from.flags = flags;
+}
+
+/* The same for vx_flood, which also weighs the frame. */
+static __always_inline bool vx_resume_flood(struct __sk_buff *skb, struct vx_flood *flood)
+{
+	if (!vx_recall_flood(skb, flood))
 		return false;
+	vx_open_horizon(skb, flood);
 	return vx_weigh_again(skb, flood->followed_by_tag, &flood->load);
 }
 
@@ -133,7 +190,7 @@ static __always_inline bool vx_visit_slot(const struct __sk_buff *skb, const str
 	struct vx_membership member;
 	struct vx_port port;
 
-	if (!vx_find_slot(flood->segment, slot, &member) || member.port == flood->port ||
+	if (!vx_find_slot(flood->segment, slot, &member) || member.port == flood->left_out ||
 	    !vx_find_port(member.port, &port))
 		return false;
 	if (!vx_may_receive(&port) || vx_isolated(&flood->from, &port) ||
@@ -144,7 +201,8 @@ static __always_inline bool vx_visit_slot(const struct __sk_buff *skb, const str
 	if (flood->restricted && !vx_listens(flood->audience, member.port, member.counter))
 		return false;
 	if (!vx_take_departure(&port, &flood->load, member.vid)) {
-		vx_count_lost_copy(port.handle, flood->segment, vx_copy_bytes(skb, member.vid));
+		vx_count_lost_copy(port.handle, flood->segment, VX_RATE_LIMITED,
+				   vx_copy_bytes(skb, member.vid));
 		return false;
 	}
 	if (flood->restricted)
@@ -182,6 +240,18 @@ static __always_inline int vx_send_last(struct __sk_buff *skb, struct vx_flood *
 	vx_count_sent(flood->pending.counter, vx_frame_bytes(skb));
 	vx_count_copies(flood->counter, 1);
 	return bpf_redirect(flood->pending.ifindex, 0);
+}
+
+/* All members here but the pending one have theirs; it gets a clone, and the VTEPs what is left. */
+static __always_inline int vx_flood_vteps(struct __sk_buff *skb, struct vx_flood *flood)
+{
+	__u32 before = flood->copies;
+
+	if (flood->pending.ifindex && !vx_send_clone(skb, flood))
+		return TC_ACT_SHOT;
+	vx_count_copies(flood->counter, flood->copies - before);
+	vx_call_replicate(skb, flood);
+	return TC_ACT_SHOT;
 }
 
 /* Visits one chunk of slots; false: the frame must be dropped. */

@@ -28,14 +28,6 @@
 #include "learn.h"
 #include "maps.h"
 
-static __always_inline __u64 vx_epoch_of(__u16 segment)
-{
-	__u32 key = segment;
-	const volatile __u64 *epoch = vx_lookup(epochs, &key);
-
-	return epoch ? *epoch : 0;
-}
-
 /* In front of all lookups, and again, for what the segment has learned, in front of the FDB's. */
 static __always_inline int vx_note_epoch(struct vx_frame *f)
 {
@@ -43,9 +35,10 @@ static __always_inline int vx_note_epoch(struct vx_frame *f)
 	return VX_GO_ON;
 }
 
-static __always_inline __u64 vx_flow_destination(const struct vx_frame *f)
+/* `place` is the VID; or, as `ifindex`, what overlay.h has instead. */
+static __always_inline __u64 vx_flow_destination(const struct vx_frame *f, __u16 place)
 {
-	return f->destination << 16 | (f->tci & VX_TCI_VID);
+	return f->destination << 16 | place;
 }
 
 /* By multiplication, whose upper bits depend on all bits (Knuth, 6.4). */
@@ -64,17 +57,26 @@ static __always_inline bool vx_has_flow_tag(const struct vx_frame *f)
 	return !f->tpid || (f->tpid == ETH_P_8021Q && f->tci & VX_TCI_VID);
 }
 
-/*
- * Looks for the flow of a frame whose MACs and tag are parsed, and fills what the stages from step 11
- * on, and the guards of step 7, go by. False: there is none that counts, and f is for the long way.
- */
-static __always_inline bool vx_recall_flow(struct vx_frame *f, __u32 ifindex)
+/* The flow of a frame whose MACs and tag are parsed, whether or not it counts any more; or NULL. */
+static __always_inline const struct vx_flow *vx_find_flow(const struct vx_frame *f, __u32 ifindex,
+							  __u16 place)
 {
-	__u64 destination = vx_flow_destination(f);
+	__u64 destination = vx_flow_destination(f, place);
 	const struct vx_flow *flow = vx_flow_of(destination, f->source, ifindex);
 
 	if (!flow || flow->destination != destination || flow->source != f->source ||
 	    flow->ifindex != ifindex)
+		return NULL;
+	return flow;
+}
+
+/*
+ * Fills what the stages from step 11 on, and the guards of step 7, go by. False: the flow does not count, and
+ * f is for the long way.
+ */
+static __always_inline bool vx_recall_flow(struct vx_frame *f, const struct vx_flow *flow)
+{
+	if (!flow)
 		return false;
 	f->now_ns = bpf_ktime_get_coarse_ns();
 	if (f->now_ns >= flow->until_ns ||
@@ -88,6 +90,7 @@ static __always_inline bool vx_recall_flow(struct vx_frame *f, __u32 ifindex)
 	f->segment.flags = flow->segment_flags;
 	f->sender.row = NULL; /* nothing is to be learned */
 	f->known = true;
+	f->redirected = false; /* no such flow is kept */
 	f->receiver = flow->receiver;
 	f->to.handle = flow->receiver;
 	f->to.flags = flow->to_flags;
@@ -95,6 +98,8 @@ static __always_inline bool vx_recall_flow(struct vx_frame *f, __u32 ifindex)
 	f->copy.counter = flow->to_counter;
 	f->copy.vid = flow->vid;
 	f->copy.peer = flow->to_flags & VX_PORT_PEER;
+	f->copy.tunnel = flow->to_flags & VX_PORT_VTEP;
+	f->addressed = false;
 	return true;
 }
 
@@ -132,13 +137,13 @@ static __always_inline __u64 vx_receiver_expires(const struct vx_frame *f)
  * Keeps what was said of a frame that is forwarded now. What a guard found fault with, in shadow, has
  * to be found, and counted, each time.
  */
-static __always_inline void vx_keep_flow(const struct vx_frame *f, __u32 ifindex)
+static __always_inline void vx_keep_flow(const struct vx_frame *f, __u32 ifindex, __u16 place)
 {
-	__u64 destination = vx_flow_destination(f);
+	__u64 destination = vx_flow_destination(f, place);
 	struct vx_flow *flow;
 	__u64 due, expires;
 
-	if (!vx_has_flow_tag(f) || vx_is_news(f) || f->shadowed)
+	if (!vx_has_flow_tag(f) || vx_is_news(f) || f->shadowed || f->redirected || f->marked)
 		return;
 	flow = vx_flow_of(destination, f->source, ifindex);
 	if (!flow)

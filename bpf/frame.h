@@ -52,6 +52,7 @@ struct vx_copy {
 	__u32 counter; /* index into traffic of the port that gets it */
 	__u16 vid;     /* 0: untagged */
 	bool peer;     /* by bpf_redirect_peer */
+	bool tunnel;   /* by VXLAN */
 };
 
 /* Where the payload of an IP packet begins, behind options and extension headers. */
@@ -105,10 +106,14 @@ struct vx_frame {
 
 	/* forward.h */
 	bool known;	      /* the FDB has a live entry of the receiver */
+	bool marked;	      /* another host has redirected it (overlay.h) */
+	bool redirected;      /* it goes to the host to which a VM migrates, and will be marked */
+	bool arriving;	      /* it is marked, and its receiver's port waits for the VM */
 	__u16 receiver;	      /* which names this port; 0: none here */
 	__u8 receiver_origin; /* of that entry */
 	__u64 receiver_seen_ns;
 	struct vx_copy copy;
+	bool addressed;	   /* `copy` is a packet that has its MACs already */
 	struct vx_port to; /* handle 0: that port cannot have frames of the segment */
 };
 

@@ -128,9 +128,14 @@ static __always_inline void vx_refresh(const struct vx_frame *f)
 		*(volatile __u64 *)&sender->row->seen_ns = f->now_ns;
 }
 
-/* A port that lists MACs learns none: it comes here with a static entry only (step 5). */
+/*
+ * A port that lists MACs learns none: it comes here with a static entry only (step 5). What is marked has made a
+ * detour, and does not come from where its sender is.
+ */
 static __always_inline int vx_learn(struct vx_frame *f)
 {
+	if (f->marked)
+		return VX_GO_ON;
 	if (vx_is_news(f))
 		vx_learn_here(f);
 	else

@@ -278,11 +278,17 @@ static __always_inline void vx_follow_dhcpv6(struct __sk_buff *skb, const struct
 /* The tag, if any, is in skb->vlan_tci by now. */
 static __always_inline void vx_follow_leases(struct __sk_buff *skb)
 {
-	struct vx_frame frame = { .l3 = ETH_HLEN, .now_ns = bpf_ktime_get_coarse_ns() };
+	__u32 begin = skb->cb[2];
+	struct vx_frame frame = { .l3 = begin + ETH_HLEN, .now_ns = bpf_ktime_get_coarse_ns() };
 	struct vx_frame *f = &frame;
+	struct vx_ethernet head __attribute__((aligned(8)));
 	struct vx_dhcp dhcp;
 
-	f->ethertype = vx_parse_ethernet(skb, f);
+	if (bpf_skb_load_bytes(skb, begin, &head, sizeof(head)))
+		return;
+	f->destination = vx_mac_of(head.macs);
+	f->source = vx_mac_of(head.macs + ETH_ALEN);
+	f->ethertype = bpf_ntohs(head.type);
 	if (!vx_find_port(skb->cb[0] >> 16, &f->from) ||
 	    !vx_find_segment(skb->cb[0] & 0xffff, &f->segment) || !vx_find_dhcp(skb, f, &dhcp))
 		return;
@@ -299,6 +305,8 @@ static __always_inline int vx_tell_lease(struct __sk_buff *skb, const struct vx_
 	if (f->dhcp && action == TC_ACT_REDIRECT) {
 		skb->cb[0] = (__u32)f->from.handle << 16 | f->segment.handle;
 		skb->cb[1] = VX_CB_SENT;
+		skb->cb[2] = f->copy.tunnel ? vx_room(skb) :
+					      0; /* where the message's frame begins */
 		bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_LEASE);
 	}
 	return action;

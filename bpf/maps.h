@@ -168,6 +168,75 @@ static __always_inline struct vx_fdb_entry *vx_find_fdb(__u16 segment, __u64 mac
 	return entry->segment == segment ? row : NULL;
 }
 
+static __always_inline bool vx_same_address(const __u8 *a, const __u8 *b)
+{
+	const __u32 *left = (const void *)a;
+	const __u32 *right = (const void *)b;
+
+	return !((left[0] ^ right[0]) | (left[1] ^ right[1]) | (left[2] ^ right[2]) |
+		 (left[3] ^ right[3]));
+}
+
+static __always_inline bool vx_find_overlay(struct vx_overlay *overlay)
+{
+	__u32 only = 0;
+	const void *row = vx_lookup(overlay, &only);
+
+	if (!row)
+		return false;
+	vx_copy_row(overlay, row, sizeof(*overlay));
+	return overlay->ifindex;
+}
+
+/* Where a port's tunnels end. */
+static __always_inline bool vx_find_vtep(__u16 port, struct vx_vtep *found)
+{
+	__u32 key = port;
+	const void *row = vx_lookup(vteps, &key);
+
+	if (!row)
+		return false;
+	vx_copy_row(found, row, sizeof(*found));
+	return port && found->port == port;
+}
+
+/* Who sends from there; `address` is 16 octets. */
+static __always_inline bool vx_find_tunnel(const __u8 *address, struct vx_vtep *found)
+{
+	const void *row = vx_lookup(tunnels, (void *)address);
+
+	if (!row)
+		return false;
+	vx_copy_row(found, row, sizeof(*found));
+	return vx_same_address(found->octets, address);
+}
+
+static __always_inline bool vx_find_vni(__u32 vni, struct vx_vni *found)
+{
+	const void *row = vx_lookup(vnis, &vni);
+
+	if (!row)
+		return false;
+	vx_copy_row(found, row, sizeof(*found));
+	return found->vni == vni;
+}
+
+/* What programs remember counts as long as this is what it was before they asked the tables (flow.h). */
+static __always_inline __u64 vx_epoch_of(__u16 segment)
+{
+	__u32 key = segment;
+	const volatile __u64 *epoch = vx_lookup(epochs, &key);
+
+	return epoch ? *epoch : 0;
+}
+
+static __always_inline struct vx_hop *vx_hop_of(__u16 vtep)
+{
+	__u32 key = vtep;
+
+	return vx_lookup(hops, &key);
+}
+
 /* How often a MAC of the FDB has moved of late. */
 static __always_inline bool vx_find_moves(__u64 key, struct vx_moves *found)
 {
@@ -199,15 +268,6 @@ static __always_inline bool vx_has_prefix(const struct vx_address_key *key)
 	const volatile struct vx_address *row = vx_lookup(prefixes, (void *)key);
 
 	return row && row->port == key->port;
-}
-
-static __always_inline bool vx_same_address(const __u8 *a, const __u8 *b)
-{
-	const __u32 *left = (const void *)a;
-	const __u32 *right = (const void *)b;
-
-	return !((left[0] ^ right[0]) | (left[1] ^ right[1]) | (left[2] ^ right[2]) |
-		 (left[3] ^ right[3]));
 }
 
 /* Who has an address; the caller has `now_ns`, by which a lease has run out or not. */

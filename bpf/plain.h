@@ -25,6 +25,7 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
+#include "checksum.h"
 #include "dhcp.h"
 #include "frame.h"
 #include "guard_l3.h"
@@ -54,16 +55,6 @@ static __always_inline void *vx_xdp_end(const struct xdp_md *ctx)
 static __always_inline __u32 vx_xdp_bytes(const struct xdp_md *ctx)
 {
 	return ctx->data_end - ctx->data;
-}
-
-/* RFC 1071: ones' complement, in 16 bits; 0 only if all was 0. */
-static __always_inline __u16 vx_fold(__u64 sum)
-{
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return sum;
 }
 
 /*
@@ -190,7 +181,7 @@ static __always_inline bool vx_is_plain_ipv6(const void *at, const void *end)
  * Fills what is parsed of a plain frame: the members in front of those that vx_begin zeroes. All of
  * its tags are in its bytes.
  */
-static __always_inline int vx_parse_plain(const struct xdp_md *ctx, struct vx_frame *f)
+static __always_inline int vx_parse_plain_ethernet(const struct xdp_md *ctx, struct vx_frame *f)
 {
 	const void *at = vx_xdp_data(ctx);
 	const void *end = vx_xdp_end(ctx);
@@ -220,10 +211,17 @@ static __always_inline int vx_parse_plain(const struct xdp_md *ctx, struct vx_fr
 			return VX_NOT_PLAIN;
 		f->ethertype = bpf_ntohs(tag->type);
 		f->l3 += VX_TAG_BYTES;
-		at += VX_TAG_BYTES;
 	}
 	f->l3_bytes = f->bytes - f->l3;
-	at += ETH_HLEN;
+	return VX_GO_ON;
+}
+
+/* What follows, of a frame of which that is parsed. It is the dearer half, for the checksum. */
+static __always_inline int vx_parse_plain_l3(const struct xdp_md *ctx, const struct vx_frame *f)
+{
+	const void *at = vx_xdp_data(ctx) + ETH_HLEN + (f->tpid ? VX_TAG_BYTES : 0);
+	const void *end = vx_xdp_end(ctx);
+
 	if (f->ethertype == ETH_P_IP)
 		return vx_is_plain_ipv4(at, end) ? VX_GO_ON : VX_NOT_PLAIN;
 	if (f->ethertype == ETH_P_IPV6)

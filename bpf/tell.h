@@ -17,7 +17,13 @@
 
 #define VX_TELL_TICKS VX_TICKS_PER_S
 
-/* Hands an event to the agent, without waking it; false: the ring is full. */
+/* A VM that arrives must not wait: whoever reads the ring is woken. */
+static __always_inline __u64 vx_wakeup(enum vx_event_type type)
+{
+	return type == VX_EVENT_ANNOUNCED ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
+/* Hands an event to the agent; false: the ring is full. */
 static __always_inline bool vx_put_event(const struct vx_frame *f, enum vx_event_type type,
 					 __u16 port, __u16 other_port)
 {
@@ -32,7 +38,7 @@ static __always_inline bool vx_put_event(const struct vx_frame *f, enum vx_event
 #pragma unroll
 	for (int i = 0; i < ETH_ALEN; i++)
 		event.mac[i] = f->source >> (8 * (ETH_ALEN - 1 - i));
-	return !bpf_ringbuf_output((void *)VX_MAP(events), &event, sizeof(event), BPF_RB_NO_WAKEUP);
+	return !bpf_ringbuf_output((void *)VX_MAP(events), &event, sizeof(event), vx_wakeup(type));
 }
 
 /* Tells an event of a port, or counts that it was not told. */

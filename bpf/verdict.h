@@ -49,21 +49,45 @@ static __always_inline void vx_count_sent(__u32 counter, __u32 bytes)
 	traffic->tx_bytes += bytes;
 }
 
-static __always_inline void vx_add_drop(struct vx_drop_key *key, __u32 bytes)
+static __always_inline void vx_add_drops(struct vx_drop_key *key, struct vx_drop_count *more)
 {
-	struct vx_drop_count first = { .packets = 1, .bytes = bytes };
 	struct vx_drop_count *count = vx_lookup(drops, key);
 
 	if (!count) {
-		if (!vx_update(drops, key, &first, BPF_NOEXIST))
+		if (!vx_update(drops, key, more, BPF_NOEXIST))
 			return;
 		/* Another CPU has made it since, or the map is full: then the drop is lost. */
 		count = vx_lookup(drops, key);
 		if (!count)
 			return;
 	}
-	count->packets++;
-	count->bytes += bytes;
+	count->packets += more->packets;
+	count->bytes += more->bytes;
+}
+
+static __always_inline void vx_add_drop(struct vx_drop_key *key, __u32 bytes)
+{
+	struct vx_drop_count one = { .packets = 1, .bytes = bytes };
+
+	vx_add_drops(key, &one);
+}
+
+/*
+ * Adds what a port has counted elsewhere. The agent cannot: what it writes into a map of each CPU takes the place of what
+ * programs count meanwhile.
+ */
+static __always_inline void vx_add_carried(struct vx_carried *carried)
+{
+	struct vx_drop_key *drop = (void *)carried->drop;
+	__u64 *traffic = vx_lookup(traffic, &carried->counter);
+
+	if (carried->counter && traffic) {
+#pragma unroll
+		for (int i = 0; i < (int)(sizeof(struct vx_traffic) / sizeof(*traffic)); i++)
+			traffic[i] += carried->traffic[i];
+	}
+	if (drop->reason)
+		vx_add_drops(drop, (void *)carried->dropped);
 }
 
 static __always_inline void vx_count_drop(const struct vx_frame *f, enum vx_reason reason,
@@ -80,12 +104,13 @@ static __always_inline void vx_count_drop(const struct vx_frame *f, enum vx_reas
 }
 
 /* A flood's copy for a port that may not have it now; the frame's own verdict stays what it is. */
-static __always_inline void vx_count_lost_copy(__u16 port, __u16 segment, __u32 bytes)
+static __always_inline void vx_count_lost_copy(__u16 port, __u16 segment, enum vx_reason reason,
+					       __u32 bytes)
 {
 	struct vx_drop_key key = {
 		.port = port,
 		.segment = segment,
-		.reason = VX_RATE_LIMITED,
+		.reason = reason,
 		.kind = VX_DROP_COPY,
 	};
 
@@ -128,7 +153,7 @@ static __always_inline int vx_finish(struct __sk_buff *skb, const struct vx_fram
 	case VX_REPLIED:
 		vx_count_frame(f->counter, verdict, f->bytes, 1);
 		vx_count_sent(f->copy.counter, vx_frame_bytes(skb));
-		return vx_send(skb, &f->copy);
+		return vx_send(skb, f);
 	case VX_TO_HOST:
 		vx_count_frame(f->counter, VX_TO_HOST, f->bytes, 0);
 		return TC_ACT_UNSPEC; /* the next program, then the stack */

@@ -6,6 +6,7 @@
 #include <linux/bpf.h>
 
 #include "abi.h"
+#include "announce.h"
 #include "answer.h"
 #include "classify.h"
 #include "dhcp.h"
@@ -16,12 +17,15 @@
 #include "frame.h"
 #include "guard.h"
 #include "guard_l3.h"
+#include "hop.h"
 #include "learn.h"
 #include "lease.h"
+#include "overlay.h"
 #include "parse.h"
 #include "parse_l3.h"
 #include "plain.h"
 #include "rate.h"
+#include "replicate.h"
 #include "snoop.h"
 #include "tag.h"
 #include "verdict.h"
@@ -35,12 +39,71 @@ int vx_tc(struct __sk_buff *skb)
 
 	vx_keep_in_memory(f);
 
+	if (vx_looks_like_vxlan(skb) && vx_is_underlay(skb->ifindex))
+		bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_TUNNEL);
 	if (vx_follow_flow(skb, f))
 		return vx_finish(skb, f, vx_forward_flow(skb, f));
 
-	bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_WALK);
+	if (vx_is_underlay(skb->ifindex))
+		bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_TUNNEL);
+	else
+		bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_WALK);
 	vx_count_undelivered(0, 0, vx_frame_bytes(skb));
 	return TC_ACT_SHOT;
+}
+
+/*
+ * Called by vx_tc for what comes by the underlay device: step 0. What is no other host's frame is as
+ * if this program was not there.
+ */
+int vx_tunnel(struct __sk_buff *skb)
+{
+	struct vx_frame frame;
+	struct vx_frame *f = &frame;
+	struct vx_packet packet;
+	bool ours = vx_is_packet(skb, &packet);
+	int fate;
+
+	vx_keep_in_memory(f);
+
+	if (ours && vx_follow_tunneled(skb, f, &packet))
+		return vx_finish(skb, f,
+				 vx_take_out(skb, f, &packet) ?: vx_forward_flow_here(skb, f));
+
+	__builtin_memset(f, 0, sizeof(*f));
+	vx_note_epoch(f);
+	if (!ours || !vx_is_tunneled(skb, f, &packet)) {
+		bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_WALK);
+		vx_count_undelivered(0, 0, vx_frame_bytes(skb));
+		return TC_ACT_SHOT;
+	}
+	fate = vx_admit(f, &packet) ?: vx_pass_on(skb, f, &packet);
+	if (fate)
+		return vx_finish(skb, f, fate);
+
+	fate = vx_take_out(skb, f, &packet) ?:
+	       vx_parse(skb, f) ?:			/* 1 */
+	       vx_forget_tags(f) ?:
+	       vx_keep_inside(f) ?:			/* 2, 3 */
+	       vx_guard_address(f) ?:			/* 4 */
+	       vx_note_epoch(f) ?:
+	       vx_find_sender(f) ?:
+	       vx_forget_sender(f) ?:
+	       vx_resolve(f) ?:				/* 10 */
+	       vx_forget_receiver(f) ?:
+	       vx_keep_tagged(f) ?:			/* 3 */
+	       vx_learn(f) ?:				/* 13 */
+	       vx_keep_apart(f) ?:			/* 14 */
+	       vx_limit_size(f) ?:			/* 15 */
+	       vx_limit_departure(skb, f) ?:		/* 15 */
+	       vx_limit_unknown(f) ?:			/* 17 */
+	       vx_note_dhcp(skb, f) ?:
+	       vx_forward_here(skb, f) ?:		/* 16 */
+	       vx_start_flood(skb, f);			/* 18 */
+
+	if (vx_fate_verdict(fate) == VX_FORWARDED)
+		vx_keep_flow(f, vx_tunnel_device(&packet), vx_tunnel_place(&packet));
+	return vx_tell_lease(skb, f, vx_finish(skb, f, fate));
 }
 
 /* Called by vx_tc for all others. The first stage that decides is the last. */
@@ -61,6 +124,7 @@ int vx_walk(struct __sk_buff *skb)
 	       vx_keep_link_local(f) ?:				/* 2 */
 	       vx_classify(f) ?:				/* 3 */
 	       vx_guard_address(f) ?:				/* 4 */
+	       vx_hear_vm(skb, f) ?:
 	       vx_guard_state(f) ?:				/* 4a */
 	       vx_note_epoch(f) ?:
 	       vx_enforce(f, vx_guard_mac(f)) ?:		/* 5, 6 */
@@ -78,13 +142,14 @@ int vx_walk(struct __sk_buff *skb)
 	       vx_limit_size(f) ?:				/* 15 */
 	       vx_limit_departure(skb, f) ?:			/* 15 */
 	       vx_limit_unknown(f) ?:				/* 17 */
+	       vx_flood_after_vm(f) ?:
 	       vx_note_dhcp(skb, f) ?:
 	       vx_lift_tag(skb, f) ?:
 	       vx_forward(skb, f) ?:				/* 16 */
 	       vx_start_flood(skb, f);				/* 18 */
 
 	if (vx_fate_verdict(fate) == VX_FORWARDED)
-		vx_keep_flow(f, skb->ifindex);
+		vx_keep_flow(f, skb->ifindex, f->tci & VX_TCI_VID);
 	return vx_tell_lease(skb, f, vx_finish(skb, f, fate));
 }
 
@@ -123,7 +188,60 @@ int vx_flood(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	if (++flood.chunk * VX_CHUNK < flood.slots)
 		vx_call_flood(skb, &flood);
+	if (flood.vteps)
+		return vx_flood_vteps(skb, &flood);
 	return vx_send_last(skb, &flood);
+}
+
+/* Called by vx_flood and by itself, for the VTEPs of the segment. One run is one chunk of them. */
+int vx_replicate(struct __sk_buff *skb)
+{
+	struct vx_overlay here;
+	struct vx_flood flood;
+
+	if (!vx_recall_flood(skb, &flood) || !vx_find_overlay(&here) ||
+	    !vx_wrap_flood(skb, &flood, &here))
+		return TC_ACT_SHOT;
+	vx_replicate_chunk(skb, &flood, &here);
+	vx_count_copies(flood.counter, flood.copies);
+	if (++flood.chunk * VX_VTEP_CHUNK < flood.vteps)
+		vx_replicate_on(skb, &flood);
+	return TC_ACT_SHOT; /* clones went out */
+}
+
+/*
+ * tc egress of the underlay device: packets of vx_replicate have no MACs yet. All others are the host's, and
+ * go on.
+ */
+int vx_out(struct __sk_buff *skb)
+{
+	const __u32 *macs = (void *)(long)skb->data;
+
+	if ((void *)macs + ETH_HLEN > (void *)(long)skb->data_end)
+		return TC_ACT_UNSPEC;
+	if (macs[0] | macs[1] | macs[2]) {
+		if (vx_asks_hop(skb))
+			vx_note_hop(skb);
+		return TC_ACT_UNSPEC;
+	}
+	return vx_redirect_neigh(skb->ifindex, NULL, 0, 0);
+}
+
+/* Run by the agent alone, on a frame that leaves by the device whose ifindex is in skb->mark. */
+int vx_say(struct __sk_buff *skb)
+{
+	bpf_clone_redirect(skb, skb->mark, 0);
+	return TC_ACT_SHOT;
+}
+
+/* Run by the agent alone, on a struct vx_carried: tc, so with bottom halves off, as those that count. */
+int vx_carry(struct __sk_buff *skb)
+{
+	struct vx_carried carried;
+
+	if (!bpf_skb_load_bytes(skb, 0, &carried, sizeof(carried)))
+		vx_add_carried(&carried);
+	return TC_ACT_SHOT;
 }
 
 /*
@@ -135,13 +253,17 @@ int vx_xdp(struct xdp_md *ctx)
 {
 	struct vx_frame frame;
 	struct vx_frame *f = &frame;
+	const struct vx_flow *flow;
 	int action;
 
 	vx_keep_in_memory(f);
 
-	if (vx_parse_plain(ctx, f)) /* 1, 2 */
+	if (vx_parse_plain_ethernet(ctx, f)) /* 1, 2 */
 		return XDP_PASS;
-	if (vx_recall_flow(f, ctx->ingress_ifindex)) {
+	flow = vx_find_flow(f, ctx->ingress_ifindex, f->tci & VX_TCI_VID);
+	if ((flow && flow->to_flags & VX_PORT_VTEP) || vx_parse_plain_l3(ctx, f))
+		return XDP_PASS;
+	if (vx_recall_flow(f, flow)) {
 		if (vx_guard_plain_ip(ctx, f) ?: vx_limit_size(f)) /* 7, 15 */
 			return XDP_PASS;
 		if (vx_is_limited_in_shadow(&f->from))
@@ -166,6 +288,6 @@ int vx_xdp(struct xdp_md *ctx)
 
 	action = vx_finish_plain(ctx, f); /* 11, 13, 15, 16 */
 	if (action == XDP_REDIRECT)
-		vx_keep_flow(f, ctx->ingress_ifindex);
+		vx_keep_flow(f, ctx->ingress_ifindex, f->tci & VX_TCI_VID);
 	return action;
 }

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import inspect
 import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 
-NEED_ROOT = {"bpf", "netns", "vm"}
+hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine is no error
+hypothesis.settings.load_profile("unhurried")
+
+NEED_ROOT = {"bpf", "cluster", "netns", "vm"}
 TESTS = Path(__file__).parent
 
 
@@ -24,6 +30,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if needs_root(item):
             item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test that is a coroutine runs in an event loop of its own. Fixtures run outside of it."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    given = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
+    asyncio.run(pyfuncitem.obj(**given))
+    return True
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -1,4 +1,4 @@
-"""Steps: every change that the agent makes to the kernel or the disk, one system call each.
+"""Steps: every change that the agent makes to the kernel or the disk, one system call each, or to the engine.
 
 For tests only, a process can be told to die right after one of them, as by kill -9, so that a test can see what the
 next agent makes of anything that is cut in two. $VXAGENT_DIE_AFTER names a file; a number in it counts down, one a

@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from vxagent.errors import VxagentError
 from vxagent_cli.command import group
-from vxagent_cli.commands import bench, desired, fdb, host, ports, segments, uplinks
+from vxagent_cli.commands import bench, cluster, desired, fdb, host, ports, segments, uplinks, vteps
 from vxagent_cli.render import one_line
 
 DEFAULT_RUN_DIR = Path("/run/vxagent")
@@ -33,7 +33,11 @@ app.command("doctor")(host.doctor)
 app.add_typer(segments.app, name="segment")
 app.add_typer(ports.app, name="port")
 app.add_typer(uplinks.app, name="uplink")
+app.add_typer(vteps.app, name="vtep")
 app.add_typer(fdb.app, name="fdb")
+app.add_typer(cluster.hosts, name="host")
+app.add_typer(cluster.bindings, name="binding")
+app.add_typer(cluster.migrate, name="migrate")
 app.command("drops")(fdb.drops)
 app.command("apply")(desired.apply)
 app.command("diff")(desired.diff)

@@ -242,7 +242,7 @@ def test_a_table_is_the_same_until_a_row_changes(place: Place, datapath: BpfData
 
 
 def test_learned_entries_do_not_change_the_fdb_of_the_agent(place: Place, datapath: BpfDatapath) -> None:
-    static = FdbRow(port=1, vtep=0, segment=1, origin=Origin.STATIC, flags=FdbFlag(0))
+    static = FdbRow(port=1, segment=1, origin=Origin.STATIC, flags=FdbFlag(0))
     for mac in range(1, 4):
         datapath.put(PutRow(table=Table.FDB, key=fdb_key(1, mac), row=static))
     before = datapath.contents(Table.FDB)

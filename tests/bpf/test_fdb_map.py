@@ -75,7 +75,7 @@ def kernel() -> Iterator[Kernel]:
     made.close()
 
 
-STATIC = FdbRow(port=9, vtep=0, segment=1, origin=Origin.STATIC, flags=FdbFlag.LISTED)
+STATIC = FdbRow(port=9, segment=1, origin=Origin.STATIC, flags=FdbFlag.LISTED)
 
 
 # Holds
@@ -123,7 +123,7 @@ def test_entries_are_told_with_their_age(kernel: Kernel) -> None:
     learned, static = sorted(kernel.fdb.entries(AGEING), key=lambda entry: entry.mac)
     assert (learned.port, learned.origin) == (1, Origin.LEARNED)
     assert learned.age_s == pytest.approx(10, abs=1)
-    assert static == FdbEntry(segment=1, mac=0x020000000002, port=9, vtep=0, origin=Origin.STATIC, age_s=None)
+    assert static == FdbEntry(segment=1, mac=0x020000000002, port=9, origin=Origin.STATIC, age_s=None)
 
 
 def test_aged_out_entries_are_not_told_but_counted(kernel: Kernel) -> None:

@@ -191,9 +191,9 @@ def _leave_trunk(world: World) -> None:
         fate="no_destination",
     ),
     Row(
-        name="a VTEP",
+        name="a port that nobody knows",
         frame=FRAME,
-        prepare=lambda world: world.state_static(BLUE, mac(2), 0, vtep=1),
+        prepare=lambda world: world.state_static(BLUE, mac(2), 0),
         fate="no_destination",
     ),
     Row(

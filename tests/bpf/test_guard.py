@@ -148,9 +148,9 @@ def test_port_that_lists_macs(world: World, row: Row, way: Way) -> None:
 
 
 def _stated(
-    port: int, *, segment: int = BLUE, address: bytes = mac(1), vtep: int = 0, cluster: bool = False
+    port: int, *, segment: int = BLUE, address: bytes = mac(1), cluster: bool = False
 ) -> Callable[[World], None]:
-    return lambda world: world.state_static(segment, address, port, vtep=vtep, cluster=cluster)
+    return lambda world: world.state_static(segment, address, port, cluster=cluster)
 
 
 FRAME = ethernet(mac(2), mac(1))
@@ -164,7 +164,7 @@ FROM_UPLINK = ethernet(mac(2), mac(1), None, vlan(10))
         name="static behind a VTEP",
         frame=FRAME,
         knows=((BLUE, 2),),
-        prepare=_stated(0, vtep=1),
+        prepare=_stated(0),
         fate="src_mac_conflict",
     ),
     Row(
@@ -238,13 +238,11 @@ def test_source_that_is_stated_elsewhere(world: World, row: Row, way: Way) -> No
 MIGRATING = (PortMode.STANDBY, PortMode.HOLDING, PortMode.DRAINING)
 
 
-def _migrating(
-    state: PortMode, owner: int, *, port: int, vtep: int = 0, cluster: bool = False
-) -> Callable[[World], None]:
+def _migrating(state: PortMode, owner: int, *, port: int, cluster: bool = False) -> Callable[[World], None]:
     """VM 1's MAC is stated for the owner, while this port is in that state."""
 
     def prepare(world: World) -> None:
-        _stated(owner, vtep=vtep, cluster=cluster)(world)
+        _stated(owner, cluster=cluster)(world)
         world.set_port(port, state=state)
 
     return prepare
@@ -288,14 +286,14 @@ def _migrating(
         name="the cluster has it behind a VTEP",
         frame=FRAME,
         knows=((BLUE, 2),),
-        prepare=_stated(0, vtep=1, cluster=True),
+        prepare=_stated(0, cluster=True),
         fate="src_mac_conflict",
     ),
     Row(
         name="the cluster has it behind a VTEP already, this port is DRAINING",
         frame=FRAME,
         knows=((BLUE, 2),),
-        prepare=_migrating(PortMode.DRAINING, 0, port=1, vtep=1, cluster=True),
+        prepare=_migrating(PortMode.DRAINING, 0, port=1, cluster=True),
         fate=FORWARDED,
         out={2: FRAME},
     ),
@@ -350,7 +348,7 @@ def test_source_that_a_trunk_brings(world: World, row: Row, way: Way) -> None:
 
 def test_listed_entry_whose_element_was_reused_lists_nobody(world: World) -> None:
     """The element under (blue, VM 8) holds a row of red: it is as good as absent, and the port is locked."""
-    row = FdbRow(port=8, vtep=0, segment=RED, origin=Origin.STATIC, flags=FdbFlag.LISTED)
+    row = FdbRow(port=8, segment=RED, origin=Origin.STATIC, flags=FdbFlag.LISTED)
     world.rig.put(Table.FDB, fdb_key(BLUE, number(mac(8))), row)
     assert world.send(8, ethernet(mac(2), mac(8))).fate == "src_mac_denied"
 

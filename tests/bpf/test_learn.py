@@ -37,7 +37,7 @@ def test_learns_the_sender(world: World) -> None:
     world.send(1, FRAME)
     entry = world.entry(BLUE, mac(1))
     assert entry is not None
-    assert (entry["port"], entry["vtep"], entry["segment"], entry["origin"], entry["flags"]) == (
+    assert (entry["port"], entry["via"], entry["segment"], entry["origin"], entry["flags"]) == (
         1,
         0,
         BLUE,

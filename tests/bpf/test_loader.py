@@ -46,7 +46,7 @@ def test_the_first_open_pins_every_map_and_one_generation(place: Place) -> None:
 
 def test_rows_are_there_again_at_the_next_open(place: Place) -> None:
     segment = SegmentRow(handle=3, slots=0, mtu=1500, flags=SegmentFlag(0), vni=0, vlan=10)
-    static = FdbRow(port=1, vtep=0, segment=3, origin=Origin.STATIC, flags=FdbFlag.LISTED)
+    static = FdbRow(port=1, segment=3, origin=Origin.STATIC, flags=FdbFlag.LISTED)
     first = place.opened()
     for effect in (
         *place.port(1, "a0"),
@@ -92,7 +92,7 @@ def test_what_is_to_be_taken_off_may_have_any_sizes(place: Place) -> None:
 
 def test_a_full_map_says_so(place: Place) -> None:
     datapath = place.opened()
-    row = FdbRow(port=1, vtep=0, segment=1, origin=Origin.STATIC, flags=FdbFlag(0))
+    row = FdbRow(port=1, segment=1, origin=Origin.STATIC, flags=FdbFlag(0))
     for mac in range(SIZES.fdb):
         datapath.put(PutRow(table=Table.FDB, key=fdb_key(1, mac), row=row))
     with pytest.raises(MapFull, match=r"map fdb is full \(1024 entries\)"):

@@ -20,9 +20,9 @@ INTRODUCTION = """# The reference switch and the loaded programs
 `make fuzz` prints this page. A switch in plain Python, written from the table of a frame's walk alone
 (`tests/reference/`), and the loaded programs get the same settings and frames, which hypothesis draws
 (`tests/fuzz/`). Verdict and reason of every frame, the bytes of what leaves, FDB, buckets, learning, events and all
-counters must agree. The programs run on taps and by test run, with a clock that the run sets. What differs is shrunk
-and printed as a row for `tests/fuzz/rows.py`; `tests/bpf/test_fuzz.py` plays these rows, and 20,000 frames that are
-the same in every run.
+counters must agree. The programs run on taps, in tunnels and by test run, with a clock that the run sets. What
+differs is shrunk and printed as a row for `tests/fuzz/rows.py`; `tests/bpf/test_fuzz.py` plays these rows, and 20,000
+frames that are the same in every run.
 """
 
 

@@ -12,16 +12,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fuzz.drawn import PLACES
+from fuzz.drawn import OWN_VTEPS, PLACES, VTEPS
 from fuzz.grammar import Shot, Way
-from fuzz.setting import FDB_ENTRIES, GROUPS, NEIGHBOURS, Setting
+from fuzz.setting import DEVICE, FDB_ENTRIES, GROUPS, NEIGHBOURS, UNDERLAY, Setting
 from reference.choices import TICKS_PER_NS
 from support import frames
 from support.clock import Clock
 from support.rig import Rig, skb
+from support.vxlan import read_packet, vxlan
 from support.wires import Wires
 from vxagent.core.tables import NeighbourOrigin, Origin, PortRow, split_fdb_key
 from vxagent.datapath import abi, maps
+from vxagent.datapath.bpf_link import Link
+from vxagent.datapath.bpf_prog import AttachType
 from vxagent.datapath.ring import RingReader
 
 SIZES = maps.Sizes(
@@ -95,18 +98,22 @@ class Bench:
         self.prelude = self.rig.prelude()
         self.ring = RingReader(self.rig.maps["events"])
         self.wires = Wires(
-            range(1, PLACES + 1), *map(self.rig.program, ("vx_tc", "vx_xdp")), name="fuzz", offloads=True
+            (*range(1, PLACES + 1), UNDERLAY), *map(self.rig.program, ("vx_tc", "vx_xdp")), name="fuzz", offloads=True
         )
         self.wires.namespace.ip("link", "add", SINK, "type", "ifb")
         self.wires.namespace.ip("link", "set", SINK, "up")
         with self.wires.inside():
             self._sink = socket.if_nametoindex(SINK)
+        self._out = self._join_underlay()
+        self._tunnels: dict[str, int] = {}  # VTEP → place
+        self._own_vtep = ""
         self._receivers: dict[int, int] = {}  # place → ifindex, of those that XDP may send to
         self._reached = False
         self._counters: dict[int, tuple[int, int]] = {}  # index into traffic → (place, segment)
 
     def close(self) -> None:
         """Remove everything."""
+        self._out.close()
         self.wires.close()
         self.ring.close()
         self.rig.close()
@@ -117,6 +124,16 @@ class Bench:
         """The calling thread where the taps are; only there frames can be shot."""
         with self.wires.inside():
             yield self
+
+    def _join_underlay(self) -> Link:
+        """The kernel knows the way to all VTEPs, and the program that asks for it runs there."""
+        namespace = self.wires.namespace
+        for address in OWN_VTEPS:
+            namespace.ip("address", "add", f"{address}/24", "dev", DEVICE)
+        for address in VTEPS:
+            namespace.ip("neigh", "replace", address, "lladdr", "06:00:00:00:00:02", "nud", "permanent", "dev", DEVICE)
+        with self.wires.inside():
+            return Link.create(self.rig.program("vx_out"), AttachType.TCX_EGRESS, self.wires.ifindex[UNDERLAY])
 
     def load(self, setting: Setting, *, mute: bool) -> None:
         """Empty all tables and set this. mute: copies go to a device that nobody hears."""
@@ -132,6 +149,10 @@ class Bench:
         self._receivers = {
             place: self._sink if mute else self.wires.ifindex[place] for place, _ in enumerate(setting.ports, 1)
         }
+        self._own_vtep = setting.own_vtep
+        self._tunnels = {
+            vtep.address: at for at, vtep in enumerate(setting.vteps, len(setting.ports) + len(setting.uplinks) + 1)
+        }
         levels: dict[int, dict[str, int]] = {}
         for (place, name), full_at in setting.levels(BEGIN_NS).items():
             levels.setdefault(place, {})[name] = full_at
@@ -145,6 +166,8 @@ class Bench:
             for place, name in enumerate(setting.names(), 1)
             for segment, index in state.counters_of(name).items()
         }
+        if setting.vteps:
+            self._counters[state.counters_of(state.underlay)[None]] = setting.underlay, 0
 
     def _reach(self, wanted: bool) -> None:
         """Whether XDP may finish frames: it can for all that are no uplinks."""
@@ -164,7 +187,10 @@ class Bench:
             self.clock.set(self.clock.now + shot.after_ns)
         if shot.way in (Way.WIRE, Way.XDP):
             self._reach(shot.way is Way.XDP)
-            self.wires.write(shot.place, shot.octets, shot.header)
+            if shot.vni:
+                self.wires.write(UNDERLAY, self._packet(shot))
+            else:
+                self.wires.write(shot.place, shot.octets, shot.header)
             return None
         octets, program = shot.octets, self.rig.program("vx_tc")
         members = {"ifindex": self.wires.ifindex[shot.place], "gso_size": shot.gso_size}
@@ -177,7 +203,18 @@ class Bench:
     def heard(self) -> dict[int, list[bytes]]:
         """Place → frames that have arrived there since this was last asked."""
         heard = {place: self.wires.read(place, 0) for place in self.wires.ifindex}
+        for packet in map(read_packet, heard.pop(UNDERLAY)):
+            if packet is not None:  # the kernel has something to say there, too
+                assert (packet.sender, packet.checksum) == (self._own_vtep, 0)
+                place = self._tunnels[packet.receiver]
+                heard.setdefault(place, []).append(packet.vni.to_bytes(3, "big") + packet.frame)
         return {place: arrived for place, arrived in heard.items() if arrived}
+
+    def _packet(self, shot: Shot) -> bytes:
+        """As the VTEP sends it."""
+        sender = next(address for address, place in self._tunnels.items() if place == shot.place)
+        l3 = vxlan(shot.octets, sender, self._own_vtep, vni=shot.vni)
+        return frames.ethernet(frames.mac(9), bytes.fromhex("060000000002"), l3)
 
     def counted(self) -> Counted:
         """Since the setting was loaded; events since this was last asked."""

@@ -7,15 +7,19 @@ from functools import cache
 
 from hypothesis import strategies as st
 
-from fuzz.setting import VTEP, Setting, Stated
+from fuzz.setting import NOWHERE, Setting, Stated
 from reference.rates import BUCKETS
 from vxagent.core.tables import PortMode
 from vxagent.model.port import Enforce, Mode, Port, Uplink
 from vxagent.model.rate import Rate
 from vxagent.model.segment import Segment, UnknownUnicast
+from vxagent.model.vtep import Vtep
 
-PLACES = 8  # taps
+PLACES = 8  # taps of ports and uplinks
 MOST_PORTS, MOST_UPLINKS = 6, 2
+VTEPS = ("192.0.2.21", "192.0.2.22")
+OWN_VTEPS = ("192.0.2.1", "192.0.2.99")
+VNI = 5000  # of the first segment
 TENANTS = ("acme", "acme", "zoo")
 
 # Slow enough for a bucket to be used up by the frames of one setting, and of every kind of rounding.
@@ -62,6 +66,7 @@ def _segments(draw: st.DrawFn) -> tuple[Segment, ...]:
             name=f"s{number}",
             tenant=TENANTS[number],
             vlan=draw(st.sampled_from([10 * number + 10, None])),
+            vni=VNI + number if draw(st.booleans()) else None,
             mtu=draw(st.sampled_from([1500, 1500, 9000, 576])),
             multicast_snooping=draw(st.booleans()),
             unknown_unicast=draw(st.sampled_from([UnknownUnicast.FLOOD, UnknownUnicast.FLOOD, UnknownUnicast.DROP])),
@@ -106,9 +111,15 @@ def _stated(draw: st.DrawFn, segments: tuple[Segment, ...], places: int) -> Stat
     return Stated(
         segment=draw(st.sampled_from(segments)).name,
         mac=draw(st.sampled_from([*macs_of(number), "02:00:00:00:00:50"])),
-        place=draw(st.sampled_from([number, number, *range(1, places + 1), VTEP])),
+        place=draw(st.sampled_from([number, number, *range(1, places + 1), NOWHERE])),
         cluster=draw(rarely()),
     )
+
+
+@st.composite
+def _vtep(draw: st.DrawFn, address: str, segments: tuple[Segment, ...]) -> Vtep:
+    vnis = [segment.vni for segment in segments if segment.vni is not None]
+    return Vtep(address=address, vnis=tuple(draw(st.lists(st.sampled_from(vnis), unique=True)) if vnis else ()))
 
 
 @st.composite
@@ -117,11 +128,12 @@ def settings(draw: st.DrawFn) -> Setting:
     segments = draw(_segments())
     ports = tuple(draw(_port(number, segments)) for number in range(1, draw(st.integers(2, MOST_PORTS)) + 1))
     uplinks = tuple(Uplink(ifname=f"p{len(ports) + at}") for at in range(1, draw(st.integers(0, MOST_UPLINKS)) + 1))
+    vteps = tuple(draw(_vtep(address, segments)) for address in VTEPS[: draw(st.sampled_from([0, 0, 1, 2]))])
     places = range(1, len(ports) + len(uplinks) + 1)
     listed = {(segment, mac) for port in ports for segment, _ in port.memberships for mac in port.macs}
     stated = {
         (entry.segment, entry.mac): entry
-        for entry in draw(st.lists(_stated(segments, len(places)), max_size=4))
+        for entry in draw(st.lists(_stated(segments, len(places) + len(vteps)), max_size=4))
         if (entry.segment, entry.mac) not in listed
     }
     limits = [(number, name) for number, port in enumerate(ports, 1) for name in BUCKETS if _limited(port, name)]
@@ -129,6 +141,8 @@ def settings(draw: st.DrawFn) -> Setting:
         segments=segments,
         ports=ports,
         uplinks=uplinks,
+        vteps=vteps,
+        own_vtep=draw(st.sampled_from(OWN_VTEPS)) if vteps else OWN_VTEPS[0],
         stated=tuple(stated.values()),
         states={number: draw(st.sampled_from(PortMode)) for number in places if draw(rarely()) and draw(rarely())},
         deviceless=frozenset(number for number in places if draw(rarely()) and draw(rarely())),

@@ -34,6 +34,8 @@ PLAIN, CROWD, FLAP, GROUPS, LEASES, QUESTIONS, TRAFFIC = (
 GSO_TCPV4, GSO_TCPV6 = 1, 4  # <linux/virtio_net.h>
 GSO_SIZES = (0xFFFF, 8, 100, 536, 552, 1000, 1440, 1448, 1460, 1472, 1480, 8960, 8976)  # 0xffff: GSO_BY_FRAGS
 LARGEST_RUN = 3_000  # what a test run takes of one page
+TAGGED = (C_TAG.to_bytes(2, "big"), S_TAG.to_bytes(2, "big"))
+NO_VNI = 77  # no segment has it
 LEAST_TAGGED = 20  # the kernel takes a tag off before any program runs, and drops what is shorter
 
 
@@ -53,6 +55,7 @@ class Shot:
     Attributes:
         place: its number.
         octets: with all of its tags.
+        vni: from a VTEP, of its packet.
         header: struct virtio_net_hdr, on the wire.
         after_ns: so much later than the one before.
         kinds: what it is, for the histogram.
@@ -60,6 +63,7 @@ class Shot:
 
     place: int
     octets: bytes
+    vni: int = 0
     way: Way = Way.BYTES
     gso_size: int = 0
     header: bytes = NO_OFFLOAD
@@ -80,6 +84,7 @@ class Cast:
     def __init__(self, setting: Setting, *, mute: bool, theme: str) -> None:
         self.setting, self.mute, self.theme = setting, mute, theme
         self.places = range(1, len(setting.names()) + 1)
+        self.between = {number: setting.between(number) for number in self.places}
         self.plugged = [number for number in self.places if number not in setting.deviceless] or self.places
         self.leased = {number for number, port in enumerate(setting.ports, 1) if port.dhcp_snoop}
         self.servers = [number for number in self.plugged if self._serves(number)]
@@ -91,9 +96,7 @@ class Cast:
         self.tags = {number: self._tags(number) for number in self.places}
 
     def _segments(self, number: int) -> set[str]:
-        if number > len(self.setting.ports):
-            return {segment.name for segment in self.setting.segments if segment.vlan}
-        return {segment for segment, _ in self.setting.ports[number - 1].memberships}
+        return {segment for segment, _ in self.between[number]}
 
     def _serves(self, number: int) -> bool:
         """Whether a DHCP server is believed there, and somebody is held to what it says."""
@@ -102,16 +105,10 @@ class Cast:
 
     def _mates(self, number: int) -> list[tuple[int, int]]:
         """(place, VID): who is in a segment with it, and how its own frames are tagged there, 0 for not at all."""
-        setting, uplink = self.setting, number > len(self.setting.ports)
-        own = (
-            [(segment.name, segment.vlan) for segment in setting.segments if segment.vlan]
-            if uplink
-            else list(setting.ports[number - 1].memberships)
-        )
-        isolated = {at for at, port in enumerate(setting.ports, 1) if port.isolated}
+        isolated = {at for at, port in enumerate(self.setting.ports, 1) if port.isolated}
         return [
             (at, vid)
-            for name, vid in own
+            for name, vid in self.between[number]
             for at in self.plugged
             if at != number and name in self._segments(at) and not isolated >= {at, number}
         ]
@@ -135,9 +132,7 @@ class Cast:
 
     def _tags(self, number: int) -> list[int]:
         """VIDs with which a place's frames are in a segment, 0 for none."""
-        if number > len(self.setting.ports):
-            return [segment.vlan for segment in self.setting.segments if segment.vlan] or [99]
-        return [vid for _, vid in self.setting.ports[number - 1].memberships]
+        return [vid for _, vid in self.between[number]] or ([0] if self.setting.vtep(number) else [99])
 
 
 def shoot(cast: Cast, seed: int) -> Shot:
@@ -203,6 +198,7 @@ class _Gunner:
         return Shot(
             place=self.place,
             octets=spoilt,
+            vni=self._vni(),
             way=self._way(spoilt, gso_size, header),
             gso_size=gso_size,
             header=header,
@@ -218,6 +214,8 @@ class _Gunner:
         ips = self.cast.setting.ports[self.place - 1].ips if self.place <= len(self.cast.setting.ports) else ()
         inside, kind, header_at = l3.traffic(who, ips if self.rng.random() < 0.9 else ())
         tags = [self._tag(vid)] if vid else []
+        if self.cast.setting.vteps:
+            header_at = 0
         octets = ethernet(self._mac(mate), source, inside, *tags)
         self.kinds += [f"traffic, {kind}", f"tags {len(tags)}"]
         header = NO_OFFLOAD
@@ -227,8 +225,23 @@ class _Gunner:
         spoilt = self._spoil(octets) if not header_at and self.rng.random() < 0.3 else octets
         way = self._way(spoilt, 0, header)
         return Shot(
-            place=self.place, octets=spoilt, way=way, header=header, after_ns=self._later(), kinds=tuple(self.kinds)
+            place=self.place,
+            octets=spoilt,
+            vni=self._vni(),
+            way=way,
+            header=header,
+            after_ns=self._later(),
+            kinds=tuple(self.kinds),
         )
+
+    def _vni(self) -> int:
+        """Of the packet that it comes in; 0: in none."""
+        vtep = self.cast.setting.vtep(self.place)
+        if vtep is None:
+            return 0
+        own = {segment.vni for segment in self.cast.setting.segments if segment.vni is not None}
+        self.kinds.append("from a VTEP")
+        return self.one([*vtep.vnis * 8, *sorted(own)] or [NO_VNI])
 
     def _mac(self, number: int) -> bytes:
         return bytes.fromhex(macs_of(number)[0].replace(":", ""))
@@ -280,12 +293,18 @@ class _Gunner:
         return vlan(vid, pcp=self.rng.randrange(8), dei=self.rng.randrange(2), tpid=tpid)
 
     def _spoil(self, octets: bytes) -> bytes:
-        how = self.pick((84, ""), (8, "truncated"), (8, "mutated"))
-        if not how:
-            return octets
-        self.kinds.append(how)
-        if how == "truncated":
-            return octets[: self.rng.randrange(15, max(16, min(len(octets), 120)))]
+        how = self.pick((84, None), (8, self._truncate), (8, self._mutate))
+        spoilt = how(octets) if how else octets
+        if self.cast.setting.vteps and spoilt[12:14] in TAGGED and len(spoilt) < LEAST_TAGGED:
+            return spoilt.ljust(LEAST_TAGGED, bytes(1))  # all go by the wire
+        return spoilt
+
+    def _truncate(self, octets: bytes) -> bytes:
+        self.kinds.append("truncated")
+        return octets[: self.rng.randrange(15, max(16, min(len(octets), 120)))]
+
+    def _mutate(self, octets: bytes) -> bytes:
+        self.kinds.append("mutated")
         changed = bytearray(octets)
         for _ in range(self.rng.randrange(1, 4)):
             at = self.rng.randrange(min(len(changed), 110))
@@ -297,7 +316,7 @@ class _Gunner:
     def _gso(self, inside: L3, tags: list[bytes], octets: bytes, *, whole: bool) -> tuple[int, bytes]:
         """(gso_size, header) of a frame that stands for several; whole: nothing of it is spoilt."""
         tcp_at = l3.tcp_at(inside)
-        if self.rng.randrange(10 if tcp_at is None and not self.cast.mute else 2):
+        if self.cast.setting.vteps or self.rng.randrange(10 if tcp_at is None and not self.cast.mute else 2):
             return 0, NO_OFFLOAD
         if self.cast.mute and _runs(octets):
             self.kinds.append("gso, any")
@@ -327,7 +346,9 @@ class _Gunner:
         return octets[:at] + frames.complement(frames.checksum(pseudo)) + octets[at + 2 :]
 
     def _way(self, octets: bytes, gso_size: int, header: bytes) -> Way:
-        tagged = octets[12:14] in (C_TAG.to_bytes(2, "big"), S_TAG.to_bytes(2, "big"))
+        tagged = octets[12:14] in TAGGED
+        if self.cast.setting.vteps:
+            return self.one((Way.WIRE, Way.XDP))
         ways = {
             Way.WIRE: 3 if not tagged or len(octets) >= LEAST_TAGGED else 0,
             Way.XDP: 5 if not tagged or len(octets) >= LEAST_TAGGED else 0,

@@ -9,7 +9,7 @@ from hypothesis.vendor.pretty import RepresentationPrinter
 
 from fuzz.bench import BEGIN_NS, Bench, Counted
 from fuzz.grammar import Shot, Way
-from fuzz.setting import Setting
+from fuzz.setting import OUTSIDE, Setting
 from fuzz.tally import Tally
 from reference.choices import TICKS_PER_NS
 from reference.switch import Switch
@@ -48,13 +48,13 @@ def play(bench: Bench, game: Game, tally: Tally) -> None:
     tally.settings += 1
     for shot in game.shots:
         now += shot.after_ns
-        outcome = switch.receive(0 if shot.place in setting.deviceless else shot.place, shot.octets, now, shot.gso_size)
+        outcome = _receive(switch, setting, shot, now)
         _add(expected, shot, outcome, setting)
         done = bench.shoot(shot)
         last = _check_run(shot, outcome, *done) if done else None
-        for place, octets in outcome.copies:
-            if not mute and (place, octets) != last:
-                hears.setdefault(place, []).append(octets)
+        for to, octets in outcome.copies:
+            if not mute and (to, octets) != last:
+                hears.setdefault(to, []).append(setting.in_tunnel(to, outcome.segment) + octets)
         tally.add(shot, outcome)
     _remember(expected, switch, now)
     tally.remember(switch)
@@ -65,12 +65,26 @@ def play(bench: Bench, game: Game, tally: Tally) -> None:
         _compare(what.name, getattr(expected, what.name), getattr(counted, what.name))
 
 
+def _receive(switch: Switch, setting: Setting, shot: Shot, now: int) -> Outcome:
+    if _is_the_hosts(setting, shot):
+        return Outcome("to_host", 0)
+    place = 0 if shot.place in setting.deviceless else shot.place
+    return switch.receive(place, shot.octets, now, shot.gso_size, setting.vnis.get(shot.vni, 0))
+
+
+def _is_the_hosts(setting: Setting, shot: Shot) -> bool:
+    return bool(shot.vni) and shot.vni not in setting.vnis
+
+
 def _add(expected: Counted, shot: Shot, outcome: Outcome, setting: Setting) -> None:
     """What one frame adds to the counters; promise 5 is that nothing else does."""
     place = 0 if shot.place in setting.deviceless else shot.place
-    _count(expected.frames, (place, outcome.segment, outcome.fate), len(shot.octets))
+    if _is_the_hosts(setting, shot):
+        place = setting.underlay
+    packet = OUTSIDE if shot.vni and outcome.fate in ("vtep_denied", "to_host") else 0
+    _count(expected.frames, (place, outcome.segment, outcome.fate), len(shot.octets) + packet)
     for to, octets in outcome.copies:
-        _count(expected.sent, (to, outcome.segment), len(octets))
+        _count(expected.sent, (to, outcome.segment), len(octets) + OUTSIDE * bool(setting.vtep(to)))
     for segment, reason in outcome.shadowed:
         _count(expected.shadowed, (place, segment, reason), len(shot.octets))
     for to, size in outcome.lost:

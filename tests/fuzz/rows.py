@@ -8,8 +8,9 @@ from fuzz.grammar import Shot
 from fuzz.play import Game
 from fuzz.setting import Setting
 from support.dhcp import REPLY, dhcpv6, ia_na, iaaddr
-from support.frames import BROADCAST, L3, NS, arp, ethernet, ipv6, link_layer, mac, nd
-from vxagent.model.port import Port
+from support.frames import BROADCAST, L3, NS, arp, ethernet, ipv4, ipv6, link_layer, mac, nd, udp, vlan
+from vxagent.core.tables import PortMode
+from vxagent.model.port import Port, Uplink
 from vxagent.model.segment import Segment
 
 BLUE = Segment(name="s0", tenant="acme", vlan=10)
@@ -35,6 +36,10 @@ def _replies(count: int) -> tuple[Shot, ...]:
 
 
 ROWS = {
+    "a VM that is awaited does not hear itself": Game(
+        replace(_two_ports(macs=("02:00:00:00:00:01",)), uplinks=(Uplink(ifname="p3"),), states={1: PortMode.HOLDING}),
+        (Shot(place=3, octets=ethernet(BROADCAST, mac(1), ipv4(udp()), vlan(10))),),
+    ),
     "a port has 64 leases, and no more": Game(
         Setting(
             segments=(BLUE,),

@@ -16,7 +16,7 @@ FATES = frozenset(
         *("malformed", "link_local", "vlan_denied", "src_invalid", "standby"),
         *("src_mac_denied", "src_mac_conflict", "src_ip_denied", "fragment_denied", "arp_spoof", "nd_spoof"),
         *("dhcp_server_denied", "ra_denied", "rate_limited", "storm_limited"),
-        *("hairpin", "isolated", "mtu_exceeded", "unknown_unicast", "no_destination"),
+        *("hairpin", "isolated", "mtu_exceeded", "unknown_unicast", "no_destination", "vtep_denied"),
     }
 )
 """Every verdict, and every reason that the data plane has."""

@@ -28,7 +28,7 @@ from vxagent.bench.lab import Lab
 from vxagent.bench.run import Bench, Step
 from vxagent.bench.schedule import Effort
 from vxagent.errors import Refused
-from vxagent.lab.agent import VXAGENT
+from vxagent.lab.agent import VXAGENT, Agent
 from vxagent.lab.namespaces import DIRECTORY, Namespace
 from vxagent.lab.tap import open_tap
 from vxagent.lab.world import World
@@ -108,7 +108,35 @@ def test_what_is_counted_at_the_receiver_is_what_the_switch_forwarded(whole: Lab
 
 def ports(contender: Vxagent) -> dict[str, dict[str, int]]:
     """The switch's counters by port."""
-    return {port["ifname"]: port for port in contender.agent.json("port", "list")}
+    return ports_of(contender.agent)
+
+
+def ports_of(agent: Agent) -> dict[str, dict[str, int]]:
+    """The same of one host."""
+    return {port["ifname"]: port for port in agent.json("port", "list")}
+
+
+def test_over_a_tunnel_it_is_what_both_hosts_forwarded(whole: Lab) -> None:
+    case = case_named("vxlan-64")
+    contender = whole.entrants(case).contenders["vxagent"]
+    assert isinstance(contender, Vxagent)
+    path = contender.path(case)
+    sending = flow(case, whole.traffic, whole.programs)
+    sending.probe(path)
+    here, there = (contender.agent_on(host) for host in path.hosts)
+    one, two = path.ends
+
+    def counters() -> tuple[int, ...]:
+        (near,), (far,) = (agent.json("vtep", "list") for agent in (here, there))
+        rx, tx = ports_of(here)[one]["rx_packets"], ports_of(there)[two]["tx_packets"]
+        return rx, near["tx_packets"], far["rx_packets"], tx
+
+    before = counters()
+    found = sending.slice(path, SLICE_S)
+    after = counters()
+    greeting = 1  # of either VM, a broadcast
+    assert found.delivered == found.sent > 0
+    assert [a - b for a, b in zip(after, before, strict=True)] == [found.sent + greeting] * 4
 
 
 def test_live_frames_have_their_tag_each_time_that_they_are_used_again(whole: Lab) -> None:
@@ -133,16 +161,16 @@ def test_a_bridge_whose_port_is_down_makes_the_case_invalid(lab: Lab) -> None:
     assert found.why_not.startswith("bridge: no answer to a ping")
 
 
-@pytest.mark.parametrize("name", ["tap-64", "veth-64"])
-def test_a_bridge_that_floods_is_found_out(lab: Lab, name: str) -> None:
+@pytest.mark.parametrize(("name", "at"), [("tap-64", 0), ("veth-64", 0), ("vxlan-64", 0), ("vxlan-64", 1)])
+def test_a_bridge_that_floods_is_found_out(lab: Lab, name: str, at: int) -> None:
     case = case_named(name)
-    bridge = lab.entrants(case).contenders["bridge"]
-    path = bridge.path(case)
+    path = lab.entrants(case).contenders["bridge"].path(case)
     sending = flow(case, lab.traffic, lab.programs)
     sending.probe(path)
-    for port in path.ports:
-        bridge.switch.ip("link", "set", port, "type", "bridge_slave", "learning", "off")
-    bridge.switch.ip("link", "set", f"br-{path.name}", "type", "bridge", "fdb_flush")
+    host = path.hosts[at].switch
+    for port in (*path.hosts[at].ports, *(host.devices() & {f"vx-{path.name}"})):
+        host.ip("link", "set", port, "type", "bridge_slave", "learning", "off")
+    host.ip("link", "set", f"br-{path.name}", "type", "bridge", "fdb_flush")
     with pytest.raises(Broken, match="flooded"):
         sending.slice(path, SLICE_S)
 

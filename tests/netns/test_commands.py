@@ -87,7 +87,7 @@ def fails(agent: Agent, words: str, code: int = 1) -> str:
 # --- what commands print ---------------------------------------------------------------------------
 
 KEYS = {
-    "status": "version host ready pid uptime_s ports segments fdb_entries cluster drift repairs foreign",
+    "status": "version host ready pid uptime_s ports segments fdb_entries cluster drift repairs postponed foreign",
     "segment list": "name tenant vlan vni mtu unknown_unicast ports",
     "port list": "id ifname state mode segments macs ips hook isolated trusted"
     " dhcp_snoop enforce rx_packets rx_bytes tx_packets tx_bytes drops",

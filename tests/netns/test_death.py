@@ -1,12 +1,12 @@
 """An agent dies at any system call that changes something. The next one leaves everything as if nothing had happened.
 
-   a            b            c                     fabric
+   a            b            c                     fabric, underlay
 ┌──────┐     ┌──────┐     ┌──────┐
 │ eth0 │     │ eth0 │     │ eth0 │
 └──┬───┘     └──┬───┘     └──┬───┘
 ┌──┴────────────┴────────────┴────┐
-│  ta (tap)     vb (veth)   tc    ├── up0             h0: the host itself
-└─────────────────────────────────┘
+│  ta (tap)     vb (veth)   tc    ├── up0, o0         h0: the host itself
+└─────────────────────────────────┘                   VTEPs: .5 is this host's, .9 another's with the VNI of blue
 
 Commands come in pairs that undo each other, so that each death finds the same switch. `make deaths` tries every step.
 """
@@ -32,6 +32,9 @@ from vxagent.lab.vm import NIC, Endpoint
 from vxagent.lab.waiting import wait_until
 
 LEFT_ALONE = "ageing_s = 0\naudit_s = 3600\n"  # what is wrong stays wrong
+OVERLAY = '[overlay]\nvtep = "192.0.2.5"\ndevice = "o0"\n'
+LOWER, FAR = "192.0.2.3", "192.0.2.9"  # of which the first would bridge instead of this host
+BLUE_VNI, RED_VNI = 5010, 5020
 MAC_A, MAC_B, MAC_C = (f"02:00:00:00:0a:0{n}" for n in (1, 2, 3))
 LOCKS = {"mac": [MAC_A], "ip": ["10.0.0.7", "2001:db8::/64"], "dhcp_snoop": True}
 LIMITS = {"rate_in": "1Gbit", "rate_out": "1Gbit,100kpps", "storm_broadcast": 1000, "isolated": True}
@@ -46,11 +49,12 @@ class Switch:
 
     def __init__(self, lan: Lan) -> None:
         self.lan = lan
-        lan.segment("blue", vlan=10)
-        lan.segment("red", vlan=20, multicast_snooping=True)
+        lan.segment("blue", vlan=10, vni=BLUE_VNI)
+        lan.segment("red", vlan=20, vni=RED_VNI, multicast_snooping=True)
         a, b, c = lan.tap("ta", None, mac=MAC_A), lan.veth("vb", None, mac=MAC_B), lan.tap("tc", "blue", mac=MAC_C)
         self.fabric = lan.world.fabric(lan.switch, "up0")
         self.talkers: dict[str, Endpoint] = {"ta": a, "vb": b, "tc": c}
+        self.change("POST", "vteps", address=FAR, vnis=[BLUE_VNI])
         self.speak("tc")
 
     def change(self, method: str, *path: str, **body: object) -> None:
@@ -80,7 +84,8 @@ def deaths() -> Iterator[tuple[Switch, Deaths]]:
     """One switch for all: each test leaves it as it was."""
     with clean_world() as world:
         namespace = world.namespace("switch")
-        agent = Agent(world.directory(), namespace, config=LEFT_ALONE)
+        world.fabric(namespace, "o0")
+        agent = Agent(world.directory(), namespace, config=LEFT_ALONE + OVERLAY)
         world.cleanup.callback(agent.end)
         lan = Lan(world, namespace, agent)
         with deadly(lan, world.directory() / "die-after") as dying:
@@ -120,8 +125,16 @@ def apply(document: str) -> Callable[[Switch], object]:
     return do
 
 
-BLUE = '[[segment]]\nname = "blue"\ntenant = "acme"\nvlan = 10\n'
-RED = '[[segment]]\nname = "red"\ntenant = "acme"\nvlan = 20\nmulticast_snooping = true\n'
+def reload_with(config: str) -> Callable[[Switch], object]:
+    def do(switch: Switch) -> None:
+        switch.lan.agent.config_file.write_text(LEFT_ALONE + config)
+        switch.change("POST", "reload")
+
+    return do
+
+
+BLUE = f'[[segment]]\nname = "blue"\ntenant = "acme"\nvlan = 10\nvni = {BLUE_VNI}\n'
+RED = f'[[segment]]\nname = "red"\ntenant = "acme"\nvlan = 20\nvni = {RED_VNI}\nmulticast_snooping = true\n'
 MANY = "".join(
     (
         BLUE.replace("vlan = 10", "vlan = 11"),
@@ -130,6 +143,8 @@ MANY = "".join(
         '[[port]]\nifname = "ta"\ntrunk = ["blue:5"]\nnative = "red"\n',
         '[[port]]\nifname = "vb"\nsegment = "red"\nmac = ["02:00:00:00:0a:02"]\n',
         '[[fdb]]\nsegment = "red"\nmac = "02:00:00:00:99:01"\nport = "vb"\n',
+        f'[[vtep]]\naddress = "{LOWER}"\nvnis = [{BLUE_VNI}, {RED_VNI}]\n',
+        f'[[fdb]]\nsegment = "blue"\nmac = "02:00:00:00:99:02"\nvtep = "{LOWER}"\n',
     )
 )
 
@@ -150,6 +165,22 @@ PAIRS = (
     ),
     set_port("another segment and hook", {"segment": "red", "hook": "tc"}, {"segment": "blue", "hook": "auto"}),
     Pair(name="a document", do=apply(MANY), undo=apply(BLUE + RED)),
+    Pair(
+        name="a VTEP",
+        do=lambda s: s.change("POST", "vteps", address=LOWER, vnis=[BLUE_VNI, RED_VNI]),
+        undo=lambda s: s.change("DELETE", "vteps", LOWER),
+    ),
+    Pair(
+        name="a VTEP's VNIs",
+        do=lambda s: s.change("PATCH", "vteps", FAR, vnis=[RED_VNI]),
+        undo=lambda s: s.change("PATCH", "vteps", FAR, vnis=[BLUE_VNI]),
+    ),
+    Pair(
+        name="the underlay as an uplink",
+        do=lambda s: s.change("POST", "uplinks", ifname="o0"),
+        undo=lambda s: s.change("DELETE", "uplinks", "o0"),
+    ),
+    Pair(name="no overlay", do=reload_with(""), undo=reload_with(OVERLAY)),
 )
 
 

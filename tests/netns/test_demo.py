@@ -1,4 +1,4 @@
-"""`make demo` keeps its word: it ends well, and leaves nothing behind even when it is interrupted."""
+"""`make demo` and `make demo-cluster` keep their word: they end well, and leave nothing behind when interrupted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from vxagent.lab.namespaces import DIRECTORY
 
-COMMAND = [sys.executable, "-u", "-m", "vxagent.lab.demo"]
+DEMO, CLUSTER = ([sys.executable, "-u", "-m", f"vxagent.lab.{name}"] for name in ("demo", "demo_cluster"))
 NOTHING = "✓ no namespace, mount, directory or process is left"
 
 
@@ -25,8 +25,9 @@ def left_by(pid: int) -> list[str]:
 
 
 @pytest.mark.timeout(60)
-def test_all_is_as_expected_within_a_minute() -> None:
-    demo = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@pytest.mark.parametrize("command", [DEMO, CLUSTER], ids=["demo", "demo-cluster"])
+def test_all_is_as_expected_within_a_minute(command: list[str]) -> None:
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     told, _ = demo.communicate()
     assert demo.returncode == 0, told
     assert "✗" not in told
@@ -36,9 +37,18 @@ def test_all_is_as_expected_within_a_minute() -> None:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("after", ["vxagent up", "blue1 → blue2"])
-def test_an_interrupted_demo_leaves_nothing_behind(ending: signal.Signals, after: str) -> None:
-    demo = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0)
+@pytest.mark.parametrize(
+    ("command", "after"),
+    [
+        (DEMO, "vxagent up"),
+        (DEMO, "blue1 → blue2"),
+        (CLUSTER, "with one engine"),
+        (CLUSTER, "migrate prepare"),
+    ],
+    ids=["demo, up", "demo, pings", "demo-cluster, up", "demo-cluster, migrate"],
+)
+def test_an_interrupted_demo_leaves_nothing_behind(ending: signal.Signals, command: list[str], after: str) -> None:
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0)
     assert demo.stdout is not None
     while after not in (line := demo.stdout.readline()):
         assert line, "it ended by itself"

@@ -22,7 +22,7 @@ from support.builds import OTHER_TABLES, make_build
 from support.lan import clean_world
 from vxagent.bench.faults.efforts import QUICK, Effort
 from vxagent.bench.faults.figures import Figures
-from vxagent.bench.faults.lab import FaultLab
+from vxagent.bench.faults.lab import TUNNEL, FaultLab
 from vxagent.bench.faults.run import Faults
 from vxagent.bench.faults.stream import SOURCE, Stream
 from vxagent.bench.faults.table import FAULTS, Fault
@@ -163,8 +163,18 @@ def numbered(*numbers: int, stream: int = 0, run: int = RUN) -> list[bytes]:
         (numbered(0, 3, 1) + numbered(0, stream=1), [[3, 0, 1], [0, 0, 0]], 1),
         (numbered(0, run=RUN + 1) + numbered(0, stream=9), [[0, 0, 0], [0, 0, 0]], 0),
         (numbered(70_000, 64, 63), [[3, 0, 2], [0, 0, 0]], 0),
+        ([TUNNEL.packet(frame) for frame in numbered(0, 2, 1, 1)], [[3, 1, 1], [0, 0, 0]], 0),
     ],
-    ids=["in order", "a gap", "duplicates", "late ones", "of another stream", "of another run", "far apart"],
+    ids=[
+        "in order",
+        "a gap",
+        "duplicates",
+        "late ones",
+        "of another stream",
+        "of another run",
+        "far apart",
+        "in a tunnel",
+    ],
 )
 def test_numbers_are_counted_exactly(
     world: World, wire: Namespace, frames: list[bytes], streams: list[list[int]], astray: int

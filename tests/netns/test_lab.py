@@ -15,7 +15,7 @@ import pytest
 
 from support.lan import AMOUNT, assert_apart, assert_connected
 from vxagent.lab.bridge import Bridge
-from vxagent.lab.frames import BROADCAST, EXPERIMENTAL, Frame, ethernet
+from vxagent.lab.frames import BROADCAST, EXPERIMENTAL, RARP, Frame, ethernet
 from vxagent.lab.namespaces import DIRECTORY, CommandFailed, Namespace
 from vxagent.lab.ping import Pinger, ping
 from vxagent.lab.sniffer import Sniffer
@@ -63,6 +63,57 @@ def test_a_tap_vm_sends_gso_frames_with_offloads_only(world: World, switch: Name
         bulk_tcp(b.namespace, a.namespace, a.address, amount=AMOUNT)
         assert from_a.frames(lambda frame: frame.gso_size > 0)
         assert not from_b.frames(lambda frame: frame.gso_size > 0)
+
+
+def test_a_moving_vm_gets_what_came_for_it_at_either_host(world: World, switch: Namespace, bridge: Bridge) -> None:
+    vm = world.moving_vm(switch, "ta", mac=MAC_A)
+    there = world.namespace("there")
+    bridge.add(vm.port)
+    other = Bridge(there)
+    talkers = [world.veth_vm(at, f"v{n}", mac=MAC_B) for n, at in enumerate((switch, there))]
+    bridge.add("v0")
+    other.add("v1")
+
+    def say(where: int, *words: bytes) -> None:
+        send_frames(talkers[where].namespace, NIC, *(probe(MAC_B, word) for word in words))
+
+    with Sniffer(vm.namespace, NIC) as heard, Sniffer(talkers[1].namespace, NIC) as wire:
+        say(0, b"1", b"2")
+        vm.stand_still()
+        said = [frame.payload[:1] for frame in heard.frames()]
+        vm.await_at(there)
+        other.add(vm.port)
+        there.wait_running(vm.port)
+        say(0, b"nobody reads this")
+        say(1, b"3", b"4")
+        assert [frame.payload[:1] for frame in heard.frames()] == said == [b"1", b"2"]
+        assert vm.left_behind() == 1
+        vm.go_on()
+        heard.wait_for(lambda frame: frame.payload[:1] == b"4")
+        assert [frame.payload[:1] for frame in heard.frames()] == [b"1", b"2", b"3", b"4"]
+        assert wire.wait_for(lambda frame: frame.ethertype == RARP).source == MAC_A
+    vm.leave()
+    assert vm.port not in switch.devices()
+
+
+def test_a_moving_vm_that_stays_goes_on_where_it_is(world: World, switch: Namespace, bridge: Bridge) -> None:
+    vm = world.moving_vm(switch, "ta", mac=MAC_A)
+    there = world.namespace("there")
+    other, talker = Bridge(there), world.veth_vm(there, "v0", mac=MAC_B)
+    other.add("v0")
+    vm.await_at(there)
+    other.add(vm.port)
+    there.wait_running(vm.port)
+    send_frames(talker.namespace, NIC, ethernet(MAC_A, MAC_B, EXPERIMENTAL, b"1"), probe(MAC_B, b"2"))
+    vm.stand_still()
+    bridge.add(vm.port)
+    near = world.veth_vm(switch, "v1", mac=MAC_B)
+    bridge.add("v1")
+    assert vm.stay() == 1  # what is for all was not for it
+    assert vm.port not in there.devices()
+    with Sniffer(vm.namespace, NIC) as heard:
+        send_frames(near.namespace, NIC, probe(MAC_B, b"3"))
+        heard.wait_for(lambda frame: frame.payload[:1] == b"3")
 
 
 def test_hosts_of_one_vlan_meet_through_the_trunks(world: World, switch: Namespace, bridge: Bridge) -> None:

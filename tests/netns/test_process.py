@@ -238,6 +238,14 @@ def test_a_hangup_reloads(lan: Lan) -> None:
     assert lan.agent.json("status")["ready"]
 
 
+def test_an_agent_of_a_single_host_has_nothing_of_the_clusters_client(agent: Agent) -> None:
+    agent.up()
+    mapped = Path(f"/proc/{agent.pid}/maps").read_text()
+    assert "/msgspec/" in mapped  # what is imported is seen there
+    assert "/grpc/" not in mapped
+    assert "/google/" not in mapped
+
+
 # --- the state database ------------------------------------------------------------
 
 

@@ -117,7 +117,7 @@ def test_somebody_elses_xdp_program_stays_and_the_port_has_tc(lan: Lan) -> None:
             assert program_at(lan, "ta") == theirs.id
             assert hook(lan, "ta") == (
                 "tc",
-                "somebody else's XDP program runs there; take it off, then `vxagent reload`",
+                "somebody else's XDP program runs there; take it off, and the switch's comes back by itself",
             )
             assert_connected(a, b)
             doctor = lan.agent.cli("doctor", check=False).stdout

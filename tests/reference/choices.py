@@ -12,6 +12,11 @@ Reading (step 1)
   dropped that would fit.
 - A payload length of 0 in IPv6 says that it ends with the frame (RFC 2675, jumbograms; Linux takes it so).
 
+Tunnels (step 0)
+- A frame has at least as much as an IPv4 header behind Ethernet's: the kernel takes no less out of a packet, and it
+  is malformed.
+- A frame that is denied is counted with its packet, into which nobody has looked.
+
 Hidden (step 7, `fragment_denied`)
 - Behind more than nine tags or eight extension headers nobody looks. Nothing honest has as many.
 - A first fragment shows its UDP or ICMPv6 header within the packet's own length (RFC 7113, section 3). Later ones pass.
@@ -84,6 +89,7 @@ from __future__ import annotations
 
 TAGS_OF_ETHERNET = 2
 MOST_TAGS = 9
+LEAST_IN_TUNNEL = 34
 MOST_EXTENSIONS = 8
 MOST_ND_OPTIONS = 8
 

@@ -8,7 +8,7 @@ from reference.rates import Bucket
 Event = tuple[str, int, int, int, int]  # type, port, other port, segment, MAC
 
 
-KINDS = ("mac_moved", "learn_limited", "fdb_full", "mac_held", "lease_refused")
+KINDS = ("mac_moved", "learn_limited", "fdb_full", "mac_held", "lease_refused", "announced")
 
 
 class Events(list[Event]):

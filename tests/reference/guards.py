@@ -6,8 +6,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from reference import headers
-from reference.choices import MOST_ND_OPTIONS
-from reference.headers import ARP, ICMPV6, IPV4, IPV6, NA, ND_BYTES, NS, RA, TPIDS, UDP, Malformed, Packet, number, read
+from reference.choices import MOST_ND_OPTIONS, MOST_TAGS, TAGS_OF_ETHERNET
+from reference.headers import (
+    ARP,
+    ICMPV6,
+    IPV4,
+    IPV6,
+    NA,
+    ND_BYTES,
+    NS,
+    RA,
+    RARP,
+    TPIDS,
+    UDP,
+    Malformed,
+    Packet,
+    number,
+    read,
+)
 from reference.tables import Port
 
 Leased = Callable[[bytes], bool]
@@ -54,6 +70,18 @@ def inspect(octets: bytes, ethernet: headers.Ethernet, port: Port) -> Inspected:
         if port.locked:
             read(octets, packet.payload, ND_BYTES[seen.nd])
     return seen
+
+
+def is_announcement(port: Port, octets: bytes, seen: Inspected | None) -> bool:
+    """RARP, a gratuitous ARP (RFC 5227, section 3) or an NA, of which a port reads nothing unless it inspects."""
+    try:
+        ethernet = headers.ethernet(octets, MOST_TAGS if port.inspected else TAGS_OF_ETHERNET)
+        if ethernet.kind != ARP:
+            return ethernet.kind == RARP or bool(seen and seen.nd == NA)
+        message = read(octets, ethernet.payload, 28)
+    except Malformed:
+        return False
+    return message[14:18] == message[24:28]
 
 
 def ip_source(port: Port, seen: Inspected | None, leased: Leased) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from reference import guards, headers, leases
 from reference.answers import addressed, arp_answer, arp_question, nd_answer, nd_question
-from reference.choices import MOST_TAGS, TAGS_OF_ETHERNET
+from reference.choices import LEAST_IN_TUNNEL, MOST_TAGS, TAGS_OF_ETHERNET
 from reference.events import Events
 from reference.fdb import CLUSTER, LEARNED, Entry, Fdb, is_group
 from reference.groups import Groups
@@ -18,6 +18,7 @@ from reference.tables import Port, Segment
 from reference.walk import Decided, Outcome, Walk
 
 BROADCAST = 0xFFFFFFFFFFFF
+LINK_LOCAL = 0x0180C200000  # the first 44 bits
 
 
 class Switch:
@@ -49,13 +50,18 @@ class Switch:
             for segment in port.segments:
                 self.fdb |= {(segment, mac): Entry(port=port.number, listed=True) for mac in port.macs}
 
-    def receive(self, port: int, octets: bytes, now: int, gso_size: int = 0) -> Outcome:
-        """A frame, all tags in its bytes, at a time in nanoseconds. gso_size: payload of each of its segments."""
+    def receive(self, port: int, octets: bytes, now: int, gso_size: int = 0, segment: int = 0) -> Outcome:
+        """A frame, all tags in its bytes, at a time in nanoseconds.
+
+        Args:
+            gso_size: payload of each of its segments.
+            segment: from a VTEP, in whose packet it was.
+        """
         if port not in self.ports:
             return Outcome("no_destination", 0)
-        walk = Walk(self.ports[port], octets, gso_size, now)
+        walk = Walk(self.ports[port], octets, gso_size, now, segment)
         try:
-            outcome = self._walk(walk)
+            outcome = self._leave_tunnel(walk) if walk.port.vtep else self._walk(walk)
         except Decided as decided:
             outcome = Outcome(decided.fate, walk.segment)
         return replace(outcome, shadowed=tuple(walk.shadowed))
@@ -66,13 +72,32 @@ class Switch:
         self._classify(walk)  # 3
         if walk.source == 0 or is_group(walk.source):  # 4
             raise Decided("src_invalid")
-        if walk.port.state not in ("up", "draining"):  # 4a
+        self._hear(walk)  # 4a
+        if walk.port.state not in ("up", "draining"):
             raise Decided("standby")
         self._enforce(walk, self._mac_source(walk))  # 5, 6
         leased = self._leased(walk)
         self._enforce(walk, guards.ip_source(walk.port, walk.seen, leased))  # 7
         self._enforce(walk, guards.neighbour(walk.port, walk.octets, walk.seen, self._may_name(walk), leased))  # 8
         self._enforce(walk, guards.server(walk.port, walk.seen))  # 9
+        return self._go_on(walk)
+
+    def _leave_tunnel(self, walk: Walk) -> Outcome:
+        """From a VTEP: the segment is known, and who may send in it."""
+        if walk.segment not in walk.port.tunnels:  # 0
+            raise Decided("vtep_denied")
+        if len(walk.octets) < LEAST_IN_TUNNEL:
+            raise Decided("malformed")
+        self._parse(walk)  # 1
+        if walk.ethernet.destination >> 4 == LINK_LOCAL:  # 2
+            raise Decided("link_local")
+        if walk.ethernet.tags:  # 3
+            raise Decided("vlan_denied")
+        if walk.source == 0 or is_group(walk.source):  # 4
+            raise Decided("src_invalid")
+        return self._go_on(walk)
+
+    def _go_on(self, walk: Walk) -> Outcome:
         known = self.fdb.find((walk.segment, walk.destination), walk.now)  # 10
         to = self.ports.get(known.port) if known else None
         vid = to.vid_of(walk.segment) if to else None
@@ -93,13 +118,22 @@ class Switch:
         if to and vid is not None and not self._may_depart(walk, to, vid):
             raise Decided("rate_limited")
         if known:  # 16
-            if to is None or vid is None or not to.can_receive or (walk.port.uplink and to.uplink):
+            if to is None or vid is None or not to.can_receive or walk.port.is_like(to):
                 raise Decided("no_destination")
             self._follow_dhcp(walk)
             return Outcome("forwarded", walk.segment, ((to.number, walk.copy(vid)),))
         if not is_group(walk.destination) and self.segments[walk.segment].drop_unknown:  # 17
             raise Decided("unknown_unicast")
         return self._flood(walk)  # 18
+
+    def _hear(self, walk: Walk) -> None:
+        """A VM that has arrived says so: a port that holds its frames comes up."""
+        if walk.port.state not in ("standby", "holding") or not is_group(walk.destination):
+            return
+        if walk.source in walk.port.macs and guards.is_announcement(walk.port, walk.octets, walk.seen):
+            self.events.tell(("announced", walk.port.number, 0, walk.segment, walk.source), walk.now)
+            if walk.port.state == "holding":
+                walk.port.state = "up"
 
     def _enforce(self, walk: Walk, reasons: Iterable[str]) -> None:
         """One stage of what a port has asked for itself: it drops, or in shadow counts that it would."""
@@ -128,7 +162,7 @@ class Switch:
             self._enforce(walk, ["malformed"])
 
     def _keep_link_local(self, walk: Walk) -> None:
-        if walk.ethernet.destination >> 4 == 0x0180C200000:
+        if walk.ethernet.destination >> 4 == LINK_LOCAL:
             raise Decided("to_host" if walk.port.uplink else "link_local")
 
     def _classify(self, walk: Walk) -> None:
@@ -237,11 +271,13 @@ class Switch:
         if self.segments[walk.segment].groups and is_group(walk.destination) and not told:
             message = Multicast() if walk.followed_by_tag else hear(walk.octets, walk.ethernet)
             self.groups.hear(message, walk.port, walk.segment, walk.now)
+        entry = self.fdb.find((walk.segment, walk.source), walk.now)
+        awaits = entry.port if walk.port.uplink and entry is not None and entry.listed else None  # the VM that sent it
         for to in self.ports.values():
             vid = to.vid_of(walk.segment)
-            if vid is None or to is walk.port or not to.can_receive:
+            if vid is None or to is walk.port or not to.can_receive or to.number == awaits:
                 continue
-            if (walk.port.isolated and to.isolated) or (walk.port.uplink and to.uplink):
+            if (walk.port.isolated and to.isolated) or walk.port.is_like(to):
                 continue
             if walk.followed_by_tag and vid == 0:
                 continue

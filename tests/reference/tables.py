@@ -22,6 +22,8 @@ class Port:
     """A port or an uplink.
 
     Attributes:
+        uplink: it is one, or a VTEP.
+        vtep: it is one; tunnels: the segments in which it is.
         device: it has one that frames can be sent to.
         state: `up`, `down`, `standby`, `holding` or `draining`.
         untagged: the segment of untagged frames, or None; tagged: VID → segment.
@@ -33,10 +35,12 @@ class Port:
 
     number: int
     uplink: bool = False
+    vtep: bool = False
     device: bool = True
     state: str = "up"
     untagged: int | None = None
     tagged: dict[int, int] = field(default_factory=dict)
+    tunnels: frozenset[int] = frozenset()
     macs: frozenset[int] = frozenset()
     ips: tuple[Network, ...] = ()
     isolated: bool = False
@@ -49,7 +53,7 @@ class Port:
     @property
     def segments(self) -> list[int]:
         """Those that it is in."""
-        return [*([] if self.untagged is None else [self.untagged]), *self.tagged.values()]
+        return [*([] if self.untagged is None else [self.untagged]), *self.tagged.values(), *self.tunnels]
 
     @property
     def locked(self) -> bool:
@@ -66,6 +70,10 @@ class Port:
         """Guards look into its frames."""
         return not self.uplink and (self.locked or not self.trusted)
 
+    def is_like(self, other: Port) -> bool:
+        """Both are uplinks, or both are VTEPs: what one brings is not for the other (split horizon)."""
+        return self.uplink and other.uplink and self.vtep == other.vtep
+
     @property
     def migrating(self) -> bool:
         """Its VM is about to come or to go, and its MAC is here and elsewhere for a while."""
@@ -78,7 +86,7 @@ class Port:
 
     def vid_of(self, segment: int) -> int | None:
         """How a frame of the segment leaves here, 0 for untagged; None: the port is not in it."""
-        if segment == self.untagged:
+        if segment == self.untagged or segment in self.tunnels:
             return 0
         return next((vid for vid, at in self.tagged.items() if at == segment), None)
 

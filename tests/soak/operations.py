@@ -210,7 +210,8 @@ class Operations:
 
     def resize(self) -> None:
         """Another FDB: tables take over from tables."""
-        self._lab.agent.config_file.write_text(f"fdb_entries = {self._chance.choice(FDB_ENTRIES)}\n")
+        entries = self._chance.choice(FDB_ENTRIES)
+        self._lab.agent.config_file.write_text(f"fdb_entries = {entries}\n{config(AGEING_S)}")
         self._ask("POST", "reload")
 
     def die(self) -> None:

@@ -11,7 +11,8 @@ from vxagent.model.device import Device
 from vxagent.model.fdb import StaticEntry
 from vxagent.model.port import Hook, Mode, Port, Uplink
 from vxagent.model.rate import Rate
-from vxagent.model.segment import Segment, UnknownUnicast
+from vxagent.model.segment import FITTING_MTU, Segment, UnknownUnicast
+from vxagent.model.vtep import Overlay, Vtep
 
 LOCKED = "02:00:00:00:00:01"
 STATIC = "02:00:00:00:99:01"
@@ -24,11 +25,16 @@ DEVICES = (
     Device(ifname="tap4", ifindex=14, kind="tun", arp=False),  # somebody wants it so
     Device(ifname="eth1", ifindex=15, rxvlan=True),
     Device(ifname="eth2", ifindex=16, rxvlan=True, promisc=True),
+    Device(ifname="eth3", ifindex=17, rxvlan=True, addresses=("192.0.2.11",)),
 )
+
+OVERLAY = Overlay(vtep="192.0.2.11", device="eth3")
+NEAR, FAR = "192.0.2.9", "192.0.2.12"
 
 BLUE = Segment(name="blue", tenant="acme", vlan=10)
 RED = Segment(name="red", tenant="acme", vlan=20, multicast_snooping=True)
 EVIL = Segment(name="evil", tenant="mallory")
+TEAL = Segment(name="teal", tenant="acme", vlan=40, vni=5040, mtu=1450)
 
 TAP = Port(id="tap0", ifname="tap0", segment="blue", macs=(LOCKED,), ips=("10.0.0.1",), rate_in=Rate(bits=10**8))
 TRUNK = Port(id="veth2", ifname="veth2", mode=Mode.TRUNK, segment=None, trunk=(("blue", 110),), native="red")
@@ -37,13 +43,16 @@ ABSENT = Port(id="tap9", ifname="tap9", segment="evil", isolated=True)
 
 
 def build(draft: Draft) -> None:
-    """A locked tap, a tap that learns, a trunk, the host, a port without a device and an uplink."""
-    for segment in (BLUE, RED, EVIL):
+    """A locked tap, a tap that learns, a trunk, the host, a port without a device, an uplink, and two VTEPs."""
+    for segment in (BLUE, RED, EVIL, TEAL):
         draft.add_segment(segment)
     for port in (TAP, Port(id="tap1", ifname="tap1", segment="blue", dhcp_snoop=True), TRUNK, HOST, ABSENT):
         draft.attach_port(port)
     draft.add_uplink(Uplink(ifname="eth1"))
     draft.add_fdb(StaticEntry(segment="blue", mac=STATIC, port="tap1"))
+    draft.add_vtep(Vtep(address=FAR, vnis=(5040,)))
+    draft.add_vtep(Vtep(address=NEAR))
+    draft.add_fdb(StaticEntry(segment="teal", mac=STATIC, vtep=FAR))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +114,18 @@ COMMANDS = (
     Command(name="attach the host", does=_attach(ifname="host1", mode=Mode.INTERNAL, segment="red")),
     Command(name="uplink add", does=lambda d: d.add_uplink(Uplink(ifname="eth2"))),
     Command(name="uplink del", does=lambda d: d.delete_uplink("eth1")),
+    Command(name="uplink add, the underlay", does=lambda d: d.add_uplink(Uplink(ifname="eth3"))),
+    Command(name="vtep add", does=lambda d: d.add_vtep(Vtep(address="192.0.2.13", vnis=(5040,)))),
+    Command(
+        name="vtep add, of the host that bridges", does=lambda d: d.add_vtep(Vtep(address="192.0.2.8", vnis=(5040,)))
+    ),
+    Command(name="vtep set, a VNI", does=lambda d: d.set_vtep(NEAR, vnis=(5040, 5050))),
+    Command(name="vtep del", does=lambda d: d.delete_vtep(FAR)),
+    Command(
+        name="segment add, with a VNI",
+        does=lambda d: d.add_segment(Segment(name="lime", tenant="acme", vni=5050, mtu=FITTING_MTU)),
+    ),
+    Command(name="segment set, its VNI", does=lambda d: d.set_segment("evil", vni=5050, mtu=1450)),
     Command(name="fdb add", does=lambda d: d.add_fdb(StaticEntry(segment="blue", mac=STATIC[:-1] + "2", port="tap0"))),
     Command(name="fdb del", does=lambda d: d.delete_fdb("blue", STATIC)),
     Command(name="set, a lock", does=_set("tap1", macs=("02:00:00:00:00:09",), dhcp_snoop=False)),

@@ -9,7 +9,6 @@ sent straight over the last leg (out of the port's device, not through the switc
 from __future__ import annotations
 
 import itertools
-import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -40,14 +39,15 @@ class Place:
 
     namespace: Namespace
     ifname: str
+    switch: Namespace
     port: str
 
 
 def place_of(party: Party) -> Place:
     """Of a VM or a fabric."""
     if isinstance(party, Fabric):
-        return Place(namespace=party.namespace, ifname=TRUNK, port=party.uplink)
-    return Place(namespace=party.namespace, ifname=NIC, port=party.port)
+        return Place(namespace=party.namespace, ifname=TRUNK, switch=party.switch, port=party.uplink)
+    return Place(namespace=party.namespace, ifname=NIC, switch=party.switch, port=party.port)
 
 
 def frame(
@@ -95,15 +95,19 @@ def overhear(lan: Lan, sender: Party, sent: bytes, *ears: Party, by: Send = send
         before = lan.received(origin.port)
         by(origin.namespace, origin.ifname, sent)
         wait_until(lambda: lan.received(origin.port) > before, what=f"the switch takes a frame from {origin.port}")
-        _finish_last_legs(lan, places, sniffers)
+        finish_last_legs(places, sniffers)
         return [sniffer.frames(lambda arrived: arrived.source != LAST_LEG) for sniffer in sniffers]
 
 
 def hear(lan: Lan, sender: Party, sent: bytes, *ears: Party, by: Send = send_frames) -> list[list[Frame]]:
     """What of one frame, made by `frame`, arrives at each of the ears; see `overhear`."""
+    return [copies_of(sent, frames) for frames in overhear(lan, sender, sent, *ears, by=by)]
+
+
+def copies_of(sent: bytes, frames: list[Frame]) -> list[Frame]:
+    """Those that are of this frame, made by `frame`."""
     text = sent[sent.index(b"frame ") :].rstrip(b"\0")
-    heard = overhear(lan, sender, sent, *ears, by=by)
-    return [[arrived for arrived in frames if text in arrived.data] for frames in heard]
+    return [arrived for arrived in frames if text in arrived.data]
 
 
 def who_hears(lan: Lan, sender: Party, sent: bytes, *ears: Party, by: Send = send_frames) -> list[str]:
@@ -130,10 +134,10 @@ def listening(*places: Place) -> Iterator[list[Sniffer]]:
             list(pool.map(Sniffer.close, sniffers))
 
 
-def _finish_last_legs(lan: Lan, places: list[Place], sniffers: list[Sniffer]) -> None:
+def finish_last_legs(places: list[Place], sniffers: list[Sniffer]) -> None:
+    """Have what is on its way out of the switch's devices arrive."""
     last = frame(BROADCAST, LAST_LEG)
-    with lan.switch.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
-        for place in places:
-            sock.sendto(last, (place.port, 0))
+    for place in places:
+        send_frames(place.switch, place.port, last)
     for sniffer in sniffers:
         sniffer.wait_for(lambda arrived: arrived.data == last)

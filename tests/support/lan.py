@@ -28,7 +28,10 @@ class Lan:
     Attributes:
         world, switch, agent: as the fixtures of these names.
         client: asks the agent without the start of a process for each call.
+        mtu: of VMs, in bytes of L3.
     """
+
+    mtu = 1500
 
     def __init__(self, world: World, switch: Namespace, agent: Agent) -> None:
         self.world = world
@@ -37,6 +40,14 @@ class Lan:
         self.client = Client(agent.run_dir)
         self._numbers = itertools.count(1)
         self._names = itertools.count(1)
+
+    def count_with(self, other: Lan) -> None:
+        """Have no MAC, address or name that another switch of this world has given."""
+        self._numbers, self._names = other._numbers, other._names
+
+    def count(self) -> int:
+        """The next VM's number, which is taken."""
+        return next(self._numbers)
 
     def segment(self, name: str, *, tenant: str = "acme", **options: Any) -> None:
         """`segment add`; options as they are called in the API."""
@@ -67,8 +78,10 @@ class Lan:
 
     def veth(self, port: str, segment: str | None, *, mac: str = "", address: str = "", **options: Any) -> VethVm:
         """A VM on a veth, plugged into an access port unless `segment` is None; `options` are the port's."""
-        number = next(self._numbers)
-        vm = self.world.veth_vm(self.switch, port, mac=mac or mac_of(number), address=address or address_of(number))
+        number = self.count()
+        vm = self.world.veth_vm(
+            self.switch, port, mac=mac or mac_of(number), address=address or address_of(number), mtu=self.mtu
+        )
         if segment is not None:
             self.attach(port, segment, **options)
         return vm
@@ -84,9 +97,14 @@ class Lan:
         **options: Any,
     ) -> TapVm:
         """A VM on a tap, plugged into an access port unless `segment` is None; `options` are the port's."""
-        number = next(self._numbers)
+        number = self.count()
         vm = self.world.tap_vm(
-            self.switch, port, mac=mac or mac_of(number), address=address or address_of(number), offloads=offloads
+            self.switch,
+            port,
+            mac=mac or mac_of(number),
+            address=address or address_of(number),
+            mtu=self.mtu,
+            offloads=offloads,
         )
         if segment is not None:
             self.attach(port, segment, **options)
@@ -100,7 +118,7 @@ class Lan:
 
     def host(self, fabric: Fabric, vid: int | None, *, mac: str = "", address: str = "") -> Endpoint:
         """A host in a VLAN of the physical network."""
-        number = next(self._numbers)
+        number = self.count()
         return fabric.host(vid, mac=mac or mac_of(number), address=address or address_of(number))
 
     def show(self, port: str) -> dict[str, Any]:
@@ -129,6 +147,11 @@ class Lan:
         """A device in the switch's namespace, as `ip -json -details link show` knows it."""
         shown: list[dict[str, Any]] = json.loads(self.switch.ip("-json", "-details", "link", "show", "dev", ifname))
         return shown[0]
+
+    def links(self) -> list[dict[str, Any]]:
+        """All devices there, likewise."""
+        shown: list[dict[str, Any]] = json.loads(self.switch.ip("-json", "-details", "link", "show"))
+        return shown
 
     def statistics(self, ifname: str, namespace: Namespace | None = None) -> dict[str, int]:
         """Frames that a device has brought ("rx") and taken ("tx"), in the switch's namespace or another."""
@@ -185,6 +208,8 @@ def assert_connected(one: Endpoint, other: Endpoint) -> None:
 
 
 def assert_apart(one: Endpoint, other: Endpoint) -> None:
-    """Neither gets an answer from the other."""
+    """Neither gets an answer from the other. That their stacks have asked in vain for the other's MAC is forgotten: for
+    three seconds they would hold what comes next, and then give it up with what they were asked before."""
     for source, target in ((one, other), (other, one)):
         assert ping(source.namespace, target.address, count=2, patience=0.2).received == 0
+        source.namespace.ip("neighbour", "flush", "nud", "incomplete", "nud", "failed")

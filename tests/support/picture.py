@@ -21,13 +21,13 @@ from vxagent.datapath import abi, bpf, codec, maps
 from vxagent.datapath.bpf import Command
 from vxagent.datapath.bpf_link import Link
 from vxagent.datapath.bpf_map import Map, MapType
-from vxagent.datapath.bpf_prog import Program, ProgSpec, ProgType
+from vxagent.datapath.bpf_prog import AttachType, Program, ProgSpec, ProgType
 from vxagent.netlink.offloads import read_offloads
 
 Picture = dict[str, dict[str, Any]]
 
 _COUNTERS = {"traffic", "drops", "learning", "leases_refused"}
-_LEFT_OUT = {"audience", "buckets", "flows", "epochs", "events", "telling", "moves", "forgotten"}
+_LEFT_OUT = {"audience", "buckets", "flows", "hops", "epochs", "events", "telling", "moves", "forgotten"}
 """What is of the moment, says when, or counts what `learning` counts already."""
 
 _FAR_END = "vxi-"
@@ -84,6 +84,7 @@ def _device(lan: Lan, row: dict[str, Any]) -> dict[str, Any]:
         "qdisc": lan.switch.run("tc", "qdisc", "show", "dev", ifname, "clsact").stdout.count("clsact"),
         "filters": filters.count('"vxagent"'),
         "tcx": len(tcx.program_ids(row["ifindex"])),
+        "tcx out": len(tcx.program_ids(row["ifindex"], AttachType.TCX_EGRESS)),
         "xdp": row.get("xdp", {}).get("mode", 0),
         "rxvlan": read_offloads(ifname).rxvlan,
     }
@@ -148,7 +149,7 @@ _READ: dict[str, tuple[abi.Layout, tuple[str, ...]]] = {
 
 
 def _links(pins: Path, names: dict[int, str]) -> Iterator[tuple[str, str]]:
-    for kind in ("links", "xdp"):
+    for kind in ("links", "out", "xdp"):
         for pin in sorted((pins / kind).glob("*")):
             link = Link.open(pin)
             if link is not None:

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 from vxagent.core.plan import Plan
 from vxagent.core.reconcile import reconcile
 from vxagent.core.switch import Draft, Switch
-from vxagent.core.tables import DeviceRow, PortRow, Rows, Table
+from vxagent.core.tables import DeviceRow, OverlayRow, PortRow, Rows, Table
 from vxagent.datapath.fake import FakeDatapath
 from vxagent.model.device import Device
+from vxagent.model.vtep import Overlay
 from vxagent.netlink.fake import FakeLinks
 from vxagent.runtime.executor import Executor
 from vxagent.runtime.takeoff import take_off
@@ -23,13 +24,14 @@ T = TypeVar("T")
 class Sim:
     """One host. `change` is what the agent does for a command, `restart` what a new agent does at start."""
 
-    def __init__(self, *devices: Device) -> None:
+    def __init__(self, *devices: Device, overlay: Overlay | None = None) -> None:
         self.datapath = FakeDatapath()
         self.links = FakeLinks(devices)
         self.store = FakeStore()
         self.executor = Executor(self.datapath, self.links, self.store)
         self.switch = Switch({}, host="hv1")
         self.now = 0.0  # Unix time
+        self.overlay = overlay  # as the config has it; a restart reads it
         self.restart()
 
     def change(self, make: Callable[[Draft], T]) -> T:
@@ -52,7 +54,19 @@ class Sim:
         """What a new agent knows, and what it does about it."""
         switch = Switch(self.store.load(), host="hv1")
         rows, attached, xdp = self.datapath.rows(), self.datapath.attached(), self.datapath.xdp()
-        return switch, reconcile(switch, self.links.devices(), rows, attached, xdp, ageing_s=300, now=self.now)
+        underlay = switch.state.numbers.number("port", switch.state.underlay)
+        plan = reconcile(
+            switch,
+            self.links.devices(),
+            rows,
+            attached,
+            xdp,
+            ageing_s=300,
+            now=self.now,
+            overlay=self.overlay,
+            lacking=[h for h, runs in self.datapath.runs(attached).items() if h == underlay and not runs],
+        )
+        return switch, plan
 
     def forget(self) -> None:
         """The agent is dead: what it knew is lost. `settle` and `take_off` start the next one."""
@@ -81,6 +95,7 @@ class Sim:
         return {
             "rows": dict(_named(self.datapath.rows(), names)),
             "programs": {handle: names.get(ifindex) for handle, ifindex in self.datapath.attached().items()},
+            "programs out": set(self.datapath.programs_out),
             "xdp": self.datapath.xdp(),
             "learned": {key: entry.port for key, entry in self.datapath.learned.items()},
             "leases": {key: replace(lease, left_s=None) for key, lease in self.datapath.given.items()},
@@ -113,7 +128,7 @@ class Sim:
 
 def _named(rows: Rows, names: dict[int, str]) -> Iterator[tuple[object, object]]:
     for (table, key), row in rows.items():
-        if isinstance(row, DeviceRow | PortRow):
+        if isinstance(row, DeviceRow | PortRow | OverlayRow):
             named = (replace(row, ifindex=0), names.get(row.ifindex))
             yield (table, names.get(key) if table is Table.DEVICES else key), named
         else:

@@ -177,12 +177,11 @@ class World:
         port: int,
         flags: FdbFlag = FdbFlag(0),
         *,
-        vtep: int = 0,
         cluster: bool = False,
     ) -> None:
         """An entry that somebody stated."""
         origin = Origin.CLUSTER if cluster else Origin.STATIC
-        row = FdbRow(port=port, vtep=vtep, segment=segment, origin=origin, flags=flags)
+        row = FdbRow(port=port, segment=segment, origin=origin, flags=flags)
         self.rig.put(Table.FDB, fdb_key(segment, number(address)), row)
 
     def learn(self, segment: int, address: bytes, port: int, *, age_s: float = 0.0, key_segment: int = 0) -> None:

@@ -20,7 +20,7 @@ ABI_H = source.find_directory() / "abi.h"
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _DEFINE = re.compile(r"^#define\s+(VX_\w+)[ \t]+\S", re.MULTILINE)
 _BLOCK = re.compile(r"^(enum|struct)\s+(\w+)\s*\{(.*?)^\};", re.MULTILINE | re.DOTALL)
-_MEMBER = re.compile(r"^__[us]\d+\s+(\w+)(?:\[\w+\])?$")
+_MEMBER = re.compile(r"^__[us]\d+\s+(\w+)(?:\[[^]]+\])?$")
 
 
 def _members(name: str, body: str) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +24,8 @@ from vxagent.datapath.base import Drop, FdbEntry
 from vxagent.datapath.fake_forwarding import Frame
 from vxagent.errors import HostError
 from vxagent.protocol import requests
-from vxagent.runtime.api import OPERATIONS
 from vxagent.runtime.openapi import openapi
-from vxagent.runtime.operation import BODY_LIMIT
+from vxagent.runtime.operation import BODY_LIMIT, OPERATIONS
 
 SCHEMA = openapi(OPERATIONS, "0")
 BLUE = {"name": "blue", "tenant": "acme", "vlan": 10}
@@ -51,7 +52,7 @@ def client_of(host: ServedHost) -> httpx.Client:
 def learned(*, segment: int | None = None) -> Iterator[FdbEntry]:
     """A long FDB."""
     for mac in range(20_000):
-        yield FdbEntry(segment=1, mac=mac, port=0, vtep=0, origin=Origin.LEARNED, age_s=1.25)
+        yield FdbEntry(segment=1, mac=mac, port=0, origin=Origin.LEARNED, age_s=1.25)
 
 
 def refusal(response: httpx.Response) -> tuple[int, str]:
@@ -70,7 +71,7 @@ def test_status_has_the_keys_that_others_rely_on(api: httpx.Client) -> None:
     status = api.get("/v1/status").json()
     assert list(status) == [
         "version", "host", "ready", "pid", "uptime_s", "ports", "segments", "fdb_entries", "cluster",
-        "drift", "repairs", "foreign",
+        "overlay", "drift", "repairs", "postponed", "foreign",
     ]  # fmt: skip
     assert (status["host"], status["ready"], status["cluster"]) == ("hv1", True, "off")
 
@@ -299,6 +300,20 @@ def test_a_host_that_fails_is_a_refusal_and_undoes_the_change(host: ServedHost, 
     status, said = refusal(api.post("/v1/ports", json={"ifname": "tap0", "segment": "blue"}))
     assert (status, said) == (500, "the fake was told to fail here")
     assert api.get("/v1/ports").json() == []
+
+
+def test_what_the_machine_lacks_is_said_in_words(
+    host: ServedHost, api: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.datapath.broken["reload"] = OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/run/x/bpf/v1")
+    with caplog.at_level(logging.INFO):
+        status, said = refusal(api.post("/v1/reload"))
+    what = "POST /v1/reload failed: Too many open files (/run/x/bpf/v1)"
+    assert (status, said) == (
+        500, f"{what}; let the agent open more files: LimitNOFILE= of its unit, or `ulimit -n`"
+    )  # fmt: skip
+    assert f"refused: {said}" in caplog.text
+    assert not any(record.exc_info for record in caplog.records)
 
 
 def test_a_list_that_fails_before_its_first_row_is_a_refusal(host: ServedHost, api: httpx.Client) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from support.agents import FakeHost
 from support.sim import Sim
-from vxagent.core.audit import Drift, Fault, Sight, Thing, examine, tables_changed
+from vxagent.core.audit import HARMLESS, Drift, Fault, Sight, Thing, examine, tables_changed
 from vxagent.core.effects import Attach, DeleteRow, Effect, Mend, PutRow, SetDevice, SetXdp, Xdp
 from vxagent.core.patience import FIRST_WAIT_S, FREE, LONGEST_WAIT_S, QUIET_S, Patience
 from vxagent.core.switch import Draft
@@ -38,6 +38,7 @@ from vxagent.model.device import Device
 from vxagent.model.fdb import StaticEntry
 from vxagent.model.port import Port, PortState, Uplink
 from vxagent.model.segment import Segment
+from vxagent.model.vtep import Overlay, Vtep
 from vxagent.netlink.base import Inspection
 from vxagent.runtime import audit
 from vxagent.runtime.config import Config
@@ -46,6 +47,7 @@ from vxagent.runtime.loop import Agent
 TAP0 = Device(ifname="tap0", ifindex=10, kind="tun")
 TAP1 = Device(ifname="tap1", ifindex=11, kind="tun")
 ETH1 = Device(ifname="eth1", ifindex=13, kind="veth")
+ETH2 = Device(ifname="eth2", ifindex=14, kind="veth")
 MAC = "02:00:00:00:00:99"
 SOON_S = 5.0
 
@@ -60,8 +62,10 @@ def fill(draft: Draft) -> None:
 
 @pytest.fixture
 def sim() -> Sim:
-    made = Sim(TAP0, TAP1, ETH1)
+    made = Sim(TAP0, TAP1, ETH1, ETH2, overlay=Overlay(vtep="192.0.2.11", device="eth2"))
     made.change(fill)
+    made.change(lambda draft: draft.add_segment(Segment(name="teal", tenant="acme", vni=5040, mtu=1450)))
+    made.change(lambda draft: draft.add_vtep(Vtep(address="192.0.2.12", vnis=(5040,))))
     made.sync()
     return made
 
@@ -113,7 +117,7 @@ def test_a_switch_that_nobody_touches_has_no_drift(sim: Sim) -> None:
     assert found(sim) == []
 
 
-def test_every_table_is_filled_here_but_those_of_trunks_and_prefixes(sim: Sim) -> None:
+def test_every_table_is_filled_here_but_that_of_prefixes(sim: Sim) -> None:
     filled = {table for table, _ in sim.switch.state.rows}
     assert set(Table) - filled == {Table.PREFIXES}
 
@@ -143,10 +147,8 @@ def test_a_row_that_was_changed_is_put_right_and_what_was_changed_is_said(sim: S
 
 STRANGE: dict[RowKey, Row] = {
     (Table.DEVICES, 4711): DeviceRow(ifindex=4711, port=1),
-    (Table.FDB, fdb_key(1, 0x020000000777)): FdbRow(
-        port=1, vtep=0, segment=1, origin=Origin.STATIC, flags=FdbFlag.LISTED
-    ),
-    (Table.FDB, fdb_key(1, 0x020000000778)): FdbRow(port=1, vtep=0, segment=1, origin=Origin(9), flags=FdbFlag(0)),
+    (Table.FDB, fdb_key(1, 0x020000000777)): FdbRow(port=1, segment=1, origin=Origin.STATIC, flags=FdbFlag.LISTED),
+    (Table.FDB, fdb_key(1, 0x020000000778)): FdbRow(port=1, segment=1, origin=Origin(9), flags=FdbFlag(0)),
     (Table.PORTS, 99): PortRow(
         ifindex=12,
         flags=PortFlag(0),
@@ -268,6 +270,18 @@ def test_an_uplink_that_does_not_hear_all_frames_hears_them_again(sim: Sim) -> N
     assert mend(sim) == [SetDevice(ifindex=13, ifname="eth1", promisc=True)]
 
 
+def test_what_the_host_does_with_its_underlay_is_no_drift(sim: Sim) -> None:
+    sim.plug(replace(sim.links.by_name["eth2"], promisc=True, up=False, arp=False, mtu=9000))
+    assert found(sim) == []
+
+
+def test_a_program_that_is_gone_from_the_underlay_is_put_back(sim: Sim) -> None:
+    at = handle(sim, "underlay/eth2")
+    sim.datapath.detached.add(at)
+    assert only(sim).what == "did not run on eth2"
+    assert mend(sim) == [Attach(handle=at, ifindex=14, ifname="eth2")]
+
+
 def test_a_device_that_is_down_is_left_so(sim: Sim) -> None:
     sim.plug(replace(sim.links.by_name["tap0"], up=False))
     assert found(sim) == []
@@ -284,6 +298,43 @@ def test_what_the_data_path_lost_is_mended(sim: Sim, thing: Thing) -> None:
     assert mend(sim) == [Mend(thing=thing, name="x")]
 
 
+# What does not wait
+
+
+def lose(table: Table) -> Callable[[Sim], None]:
+    def do(sim: Sim) -> None:
+        del sim.datapath.table[a_row(sim, table)[0]]
+
+    return do
+
+
+def lose_own(thing: Thing) -> Callable[[Sim], None]:
+    return lambda sim: sim.datapath.lost.append(Fault(thing=thing, name="x"))
+
+
+URGENT: dict[str, Callable[[Sim], None]] = {
+    **{table: lose(table) for table in Table if table not in HARMLESS | {Table.PREFIXES}},
+    "a program": lambda sim: sim.datapath.detached.add(handle(sim, "vm0")),
+    "XDP to another device": lambda sim: sim.datapath.misled.update({handle(sim, "vm1"): 4711}),
+    "a tail call": lose_own(Thing.TAIL_CALL),
+    "a host that speaks": lambda sim: sim.plug(replace(sim.links.by_name["tap0"], arp=True)),
+}
+PATIENT: dict[str, Callable[[Sim], None]] = {
+    **{table: lose(table) for table in (Table.SETTINGS, Table.LIMITS)},
+    "XDP": lambda sim: sim.datapath.xdp_detached.add(handle(sim, "vm0")),
+    "XDP to nowhere": lambda sim: sim.datapath.misled.update({handle(sim, "vm1"): 0}),
+    "a pin": lose_own(Thing.PIN),
+    "the bpffs": lose_own(Thing.BPFFS),
+    "an uplink that is deaf": lambda sim: sim.plug(replace(sim.links.by_name["eth1"], promisc=False)),
+}
+
+
+@pytest.mark.parametrize("what", [*URGENT, *PATIENT])
+def test_what_may_leak_does_not_wait(sim: Sim, what: str) -> None:
+    (URGENT | PATIENT)[what](sim)
+    assert only(sim).urgent is (what in URGENT)
+
+
 # Patience
 
 
@@ -298,6 +349,30 @@ def test_what_drifts_again_and_again_has_to_wait_longer_and_longer() -> None:
     assert waits[: FREE - 1] == [1.0] * (FREE - 1)
     assert waits[FREE - 1 : FREE + 2] == [FIRST_WAIT_S, 2 * FIRST_WAIT_S, 4 * FIRST_WAIT_S]
     assert set(waits[-10:]) == {LONGEST_WAIT_S}
+
+
+def test_what_is_urgent_never_waits_and_is_counted() -> None:
+    patience = Patience()
+    assert [patience.attempt("x", float(now), urgent=True) for now in range(10)] == list(range(1, 11))
+    assert patience.attempt("y", 0.0) == 1
+    [restless] = patience.restless(12.0)
+    assert (restless.thing, restless.attempts, restless.seen_s, restless.wait_s) == ("x", 10, 3.0, None)
+
+
+def test_what_waits_says_how_long() -> None:
+    patience = Patience()
+    for now in range(FREE):
+        patience.attempt("x", float(now))
+    assert patience.attempt("x", 5.0) == 0
+    [restless] = patience.restless(6.0)
+    assert (restless.attempts, restless.seen_s, restless.wait_s) == (FREE, 1.0, FREE - 1 + FIRST_WAIT_S - 6.0)
+
+
+def test_it_can_go_on_for_months() -> None:
+    patience = Patience()
+    for n in range(2000):
+        assert patience.attempt("x", n * LONGEST_WAIT_S) == n + 1
+    assert patience.attempt("x", 2000 * LONGEST_WAIT_S - 1) == 0
 
 
 def test_things_wait_apart_and_what_was_quiet_for_long_is_new() -> None:
@@ -499,6 +574,56 @@ def test_what_cannot_be_put_right_is_told_a_few_times_and_keeps_nothing_else_fro
     assert "again and again" in told[-1]
 
 
+@pytest.mark.parametrize(
+    ("table", "repaired", "how"),
+    [
+        (Table.LIMITS, FREE, "at longer and longer intervals"),
+        (Table.PORTS, 6, "at every look, without a line"),
+    ],
+)
+def test_nobody_is_fought_but_where_frames_may_leak(
+    table: Table, repaired: int, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(agent: Agent, host: FakeHost) -> None:
+        key = (table, port_handle(agent, "vm1"))
+        for _ in range(6):
+            host.datapath.table.pop(key, None)
+            await agent.auditor.audit()
+        assert counted(agent) == {str(table): (6, repaired)}
+        assert agent.auditor.postponed.total() == 6 - repaired
+        [restless] = agent.auditor.restless()
+        assert restless.thing.endswith(" of port vm1")
+        assert (restless.wait_s is None) == (table is Table.PORTS)
+
+    with caplog.at_level(logging.WARNING):
+        with_agent(work)
+    told = [record.message for record in caplog.records]
+    assert len(told) == FREE
+    assert [how in line for line in told] == [False] * (FREE - 1) + [True]
+
+
+def test_programs_that_cannot_be_put_back_take_a_batch_a_look_and_keep_no_other_from_it() -> None:
+    many = 2 * audit.BATCH + 1
+    devices = [Device(ifname=f"tap{n}", ifindex=100 + n, kind="tun") for n in range(many)]
+
+    async def work(agent: Agent, host: FakeHost) -> None:
+        def attach(draft: Draft) -> None:
+            for n in range(2, many):
+                draft.attach_port(Port(id=f"tap{n}", ifname=f"tap{n}", segment="blue"))
+
+        await agent.change(attach)
+        last = agent.switch.state.numbers.number("port", f"tap{many - 1}")
+        host.datapath.missing |= {device.ifindex for device in devices[:-1]}
+        host.datapath.detached |= agent.switch.state.attached.keys()
+        there = []
+        for _ in range(3):
+            await agent.auditor.audit()
+            there.append(last not in host.datapath.detached)
+        assert there == [False, False, True]
+
+    with_agent(work, *devices)
+
+
 def test_programs_of_others_are_told_once_counted_and_left(caplog: pytest.LogCaptureFixture) -> None:
     async def work(agent: Agent, host: FakeHost) -> None:
         host.links.inspections[13] = Inspection(xdp_program=77, filters=("bpf theirs",))
@@ -534,9 +659,59 @@ def test_xdp_whose_place_somebody_has_taken_is_told_and_left() -> None:
         at = port_handle(agent, "vm0")
         host.datapath.xdp_detached.add(at)
         host.datapath.refuses.add(at)
+        host.links.inspections[10] = Inspection(xdp_program=77)
         for _ in range(3):
             await agent.auditor.audit()
         assert counted(agent) == {"xdp": (1, 0)}
+
+    with_agent(work)
+
+
+def test_xdp_is_back_once_the_stranger_that_had_its_place_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(agent: Agent, host: FakeHost) -> None:
+        at = port_handle(agent, "vm0")
+        host.datapath.xdp_detached.add(at)
+        host.datapath.refuses.add(at)
+        host.links.inspections[10] = Inspection(xdp_program=77)
+        for _ in range(3):
+            await agent.auditor.audit()
+        assert counted(agent) == {"xdp": (1, 0)}
+        host.links.inspections.clear()
+        host.datapath.refuses.clear()
+        await agent.auditor.audit()  # sees that it is gone
+        for _ in range(3):
+            await agent.auditor.audit()
+        assert counted(agent) == {"xdp": (2, 1)}
+        assert host.datapath.refused == {}
+
+    with caplog.at_level(logging.WARNING):
+        with_agent(work)
+    assert caplog.records[-1].message == "drift: xdp of port vm0 on tap0: did not run: put right"
+
+
+def test_the_next_stranger_is_left_as_well() -> None:
+    """He comes between the look that found the place free and the next one."""
+
+    async def work(agent: Agent, host: FakeHost) -> None:
+        at = port_handle(agent, "vm0")
+        host.datapath.xdp_detached.add(at)
+        host.datapath.refuses.add(at)
+        await agent.auditor.audit()
+        host.links.inspections[10] = Inspection(xdp_program=78)
+        for _ in range(3):
+            await agent.auditor.audit()
+        assert counted(agent) == {"xdp": (2, 0)}
+        assert agent.auditor.strangers.by_hook()["xdp"] == 1
+
+    with_agent(work)
+
+
+def test_a_device_that_takes_no_xdp_for_another_reason_is_not_asked_again() -> None:
+    async def work(agent: Agent, host: FakeHost) -> None:
+        host.datapath.refused[port_handle(agent, "vm0")] = "its MTU is too large for native XDP"
+        for _ in range(3):
+            await agent.auditor.audit()
+        assert counted(agent) == {}
 
     with_agent(work)
 

@@ -156,7 +156,7 @@ def test_refused_is_1_with_one_line(blue: Vxagent, line: str, message: str) -> N
         ("port set tap0", "nothing to set"),
         ("port set tap0 --mac 02:00:00:00:00:01 --no-mac", "--mac and --no-mac contradict each other"),
         ("port set tap0 --native red --no-native", "--native and --no-native contradict each other"),
-        ("fdb add 02:00:00:00:00:01 --segment blue", "Missing option '--port'"),
+        ("fdb add 02:00:00:00:00:01 --segment blue", "give one of --port and --vtep"),
         ("apply", "Missing argument 'FILE'"),
     ],
 )
@@ -318,7 +318,7 @@ def test_export_prints_what_apply_takes_back(blue: Vxagent, tmp_path: Path) -> N
 def test_a_long_fdb_is_passed_through(host: ServedHost, blue: Vxagent) -> None:
     def fdb(*, segment: int | None = None) -> Iterator[FdbEntry]:
         for mac in range(30_000):
-            yield FdbEntry(segment=1, mac=mac, port=1, vtep=0, origin=Origin.LEARNED, age_s=1.0)
+            yield FdbEntry(segment=1, mac=mac, port=1, origin=Origin.LEARNED, age_s=1.0)
 
     host.datapath.fdb = fdb  # type: ignore[method-assign]  # a fault
     assert len(json.loads(blue("fdb list --json").out)) == 30_000

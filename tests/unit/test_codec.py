@@ -20,6 +20,7 @@ from vxagent.core.tables import (
     NeighbourOrigin,
     NeighbourRow,
     Origin,
+    OverlayRow,
     PortFlag,
     PortMode,
     PortRow,
@@ -28,6 +29,8 @@ from vxagent.core.tables import (
     SegmentRow,
     SettingsRow,
     Table,
+    VniRow,
+    VtepRow,
     address_key,
     address_rows,
     fdb_key,
@@ -42,10 +45,14 @@ def _flags(kind: type[PortFlag] | type[SegmentFlag] | type[FdbFlag]) -> st.Searc
     return st.lists(st.sampled_from(list(kind))).map(lambda some: kind(sum(set(some))))
 
 
+octets = st.binary(min_size=16, max_size=16)
+vteps = st.builds(VtepRow, port=u16, family=u16, octets=octets)
 memberships = st.builds(MembershipRow, port=u16, segment=u16, vid=u16, slot=u16, counter=u32)
 ROWS: dict[Table, st.SearchStrategy[Row]] = {
     Table.SETTINGS: st.builds(SettingsRow, ageing_ns=u64),
-    Table.SEGMENTS: st.builds(SegmentRow, handle=u16, slots=u16, mtu=u16, flags=_flags(SegmentFlag), vni=u32, vlan=u16),
+    Table.SEGMENTS: st.builds(
+        SegmentRow, handle=u16, slots=u16, mtu=u16, flags=_flags(SegmentFlag), vni=u32, vlan=u16, vteps=u16
+    ),
     Table.LIMITS: st.builds(
         LimitsRow,
         in_bits=u64,
@@ -68,23 +75,25 @@ ROWS: dict[Table, st.SearchStrategy[Row]] = {
         counter_none=u32,
         max_macs=u32,
     ),
-    Table.FIRST: st.builds(FirstRow, ipv4=st.binary(min_size=4, max_size=4), ipv6=st.binary(min_size=16, max_size=16)),
+    Table.FIRST: st.builds(FirstRow, ipv4=st.binary(min_size=4, max_size=4), ipv6=octets),
     Table.ADDRESSES: st.builds(AddressRow, port=u16),
     Table.PREFIXES: st.builds(AddressRow, port=u16),
     Table.DEVICES: st.builds(DeviceRow, ifindex=u32, port=u16),
     Table.VIDS: memberships,
     Table.MEMBERS: memberships,
     Table.SLOTS: memberships,
-    Table.FDB: st.builds(
-        FdbRow, port=u16, vtep=u16, segment=u16, origin=st.sampled_from(Origin), flags=_flags(FdbFlag)
-    ),
+    Table.VTEPS: vteps,
+    Table.TUNNELS: vteps,
+    Table.VNIS: st.builds(VniRow, vni=u32, segment=u16),
+    Table.OVERLAY: st.builds(OverlayRow, ifindex=u32, port=u16, family=u16, octets=octets, ttl=u32),
+    Table.FDB: st.builds(FdbRow, port=u16, segment=u16, origin=st.sampled_from(Origin), flags=_flags(FdbFlag), via=u16),
     Table.NEIGHBOURS: st.builds(
         NeighbourRow,
         port=u16,
         segment=u16,
         family=u16,
         origin=st.sampled_from(NeighbourOrigin),
-        octets=st.binary(min_size=16, max_size=16),
+        octets=octets,
         mac=u64,
     ),
 }
@@ -183,10 +192,10 @@ def test_a_row_of_another_table_is_refused() -> None:
 
 
 def test_a_static_entry_looks_as_abi_h_says() -> None:
-    row = FdbRow(port=0x0102, vtep=0, segment=0x0304, origin=Origin.CLUSTER, flags=FdbFlag.LISTED)
+    row = FdbRow(port=0x0102, segment=0x0304, origin=Origin.CLUSTER, flags=FdbFlag.LISTED)
     assert abi.FDB_ENTRY.unpack(codec.encode(Table.FDB, row)) == {
         "port": 0x0102,
-        "vtep": 0,
+        "via": 0,
         "segment": 0x0304,
         "origin": 2,
         "flags": 1,

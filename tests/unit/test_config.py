@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from vxagent.core.document import Contents
@@ -17,10 +17,12 @@ from vxagent.model.ids import check_ifname, check_mac, check_name
 from vxagent.model.port import Enforce, Hook, Mode, Port, Uplink
 from vxagent.model.rate import Rate
 from vxagent.model.segment import Segment, UnknownUnicast
+from vxagent.model.vtep import Overlay, Vtep
 from vxagent.protocol.requests import Ifname, Mac, Name
 from vxagent.runtime import config
-from vxagent.runtime.config import Config, load_config, parse_config
+from vxagent.runtime.config import ClusterConfig, Config, connect_to, load_config, parse_config
 from vxagent.runtime.desired import parse, to_toml
+from vxagent.store.etcd import EtcdKv
 
 # --- vxagent.toml --------------------------------------------------------------------------------
 
@@ -69,8 +71,25 @@ def test_other_addresses_have_to_be_written_out(address: str) -> None:
         ("metrics_listen = true", "f:1: metrics_listen: must be "),
         ("group = ''", "f:1: group '': must be the name or number of a group"),
         ('group = "a\\nb"', "f:1: group 'a\\nb': must be the name or number of a group"),
-        ("host = 'a'\n[cluster]\nname = 'x'", "f:2: cluster: this version has a single host only; remove the section"),
-        ("[overlay]", "f:1: overlay: this version has a single host only; remove the section"),
+        ("[cluster]\nname = 'x'\nendpoints = []", "f:3: endpoints: name at least one member of etcd"),
+        (
+            "[cluster]\nname = 'x'\nendpoints = ['a:1']",
+            "f:3: endpoints 'a:1': must be http://HOST:PORT or https://HOST:PORT",
+        ),
+        (
+            "[cluster]\nname = 'x y'\nendpoints = ['http://a:1']",
+            "f:2: name 'x y': a name has 1 to 63 letters",
+        ),
+        ("\n[overlay]\ndevice = 'eth1'", "f:2: vtep: is missing"),
+        ("[overlay]\nvtep = '192.0.2.1'", "f:1: device: is missing"),
+        ("[overlay]\nvtep = '192.0.2.1'\ndevice = 'eth1'\nmtu = 9000", "f:4: mtu: is not a known key"),
+        ("[overlay]\nvtep = 1\ndevice = 'eth1'", "f:2: vtep: must be text, not a whole number"),
+        ("[overlay]\nvtep = 'hv1'\ndevice = 'eth1'", "f:2: vtep 'hv1': must be an IPv4 or IPv6 address"),
+        ("[overlay]\ndevice = 'eth1'\nvtep = '239.1.1.1'", "f:3: vtep '239.1.1.1': must be a unicast address"),
+        ("[overlay]\nvtep = '192.0.2.1'\ndevice = 'a/b'", "f:3: device 'a/b': a device name has no"),
+        ("[overlay]\nvtep = '192.0.2.1'\ndevice = 'lo'", "f:3: device 'lo': lo is the host's own"),
+        ("[overlay]\nvtep = '192.0.2.1'\ndevice = 'eth1'\nttl = 0", "f:4: ttl 0: must be 1 to 255"),
+        ("[overlay]\nvtep = '192.0.2.1'\ndevice = 'eth1'\nttl = 256", "f:4: ttl 256: must be 1 to 255"),
         ("host =", "f:1: not TOML: invalid value"),
     ],
 )
@@ -78,6 +97,17 @@ def test_a_wrong_setting_is_refused_with_file_line_and_key(text: str, message: s
     with pytest.raises(Invalid) as refused:
         parse_config(text, "f")
     assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "overlay"),
+    [
+        ("vtep = '192.0.2.11'\ndevice = 'eth1'", Overlay(vtep="192.0.2.11", device="eth1", ttl=64)),
+        ("vtep = '2001:DB8::B'\ndevice = 'eth1'\nttl = 255", Overlay(vtep="2001:db8::b", device="eth1", ttl=255)),
+    ],
+)
+def test_an_overlay_is_a_section_of_its_own(text: str, overlay: Overlay) -> None:
+    assert parse_config(f"[overlay]\n{text}", "f").overlay == overlay
 
 
 def test_the_default_file_need_not_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +148,13 @@ tenant = "acme"
 ifname = "eth1"
 hook = "tc"
 
+[[vtep]]
+address = "192.0.2.12"
+vnis = [5010, 5020]
+
+[[vtep]]
+address = "192.0.2.13"
+
 [[port]]
 ifname = "tap0"
 id = "vm0"
@@ -145,6 +182,11 @@ segment = "blue"
 segment = "blue"
 mac = "02:00:00:00:00:99"
 port = "eth1"
+
+[[fdb]]
+segment = "blue"
+mac = "02:00:00:00:00:98"
+vtep = "192.0.2.12"
 """
 
 CONTENTS = Contents(
@@ -170,7 +212,11 @@ CONTENTS = Contents(
         ),
         Port(id="host0", ifname="host0", mode=Mode.INTERNAL, segment="blue"),
     ),
-    fdb=(StaticEntry(segment="blue", mac="02:00:00:00:00:99", port="eth1"),),
+    fdb=(
+        StaticEntry(segment="blue", mac="02:00:00:00:00:99", port="eth1"),
+        StaticEntry(segment="blue", mac="02:00:00:00:00:98", vtep="192.0.2.12"),
+    ),
+    vteps=(Vtep(address="192.0.2.12", vnis=(5010, 5020)), Vtep(address="192.0.2.13")),
 )  # fmt: skip
 
 
@@ -189,6 +235,8 @@ def test_an_empty_document_asks_for_nothing() -> None:
 
 BLUE = '[[segment]]\nname = "blue"\ntenant = "acme"\n'
 PORT = '[[port]]\nifname = "tap0"\nsegment = "blue"\n'
+VTEP = '[[vtep]]\naddress = "192.0.2.12"\n'
+FDB = '[[fdb]]\nsegment = "blue"\nmac = "02:00:00:00:00:99"\n'
 
 
 @pytest.mark.parametrize(
@@ -233,7 +281,13 @@ PORT = '[[port]]\nifname = "tap0"\nsegment = "blue"\n'
         ("[[uplink]]\nifname = 'a name too long'", "f:2: ifname 'a name too long': a device name has"),
         ("[[fdb]]\nsegment = 'blue'\nmac = 'x'\nport = 'tap0'", "f:3: mac 'x': a MAC has six octets"),
         ("[[fdb]]\nsegment = 'blue'\nmac = '02:00:00:00:00:01'", "f:3: mac '02:00:00:00:00:01': needs a port"),
-        ("\n[[vtep]]\naddress = '192.0.2.1'\nvnis = [1]", "f:2: vtep: the overlay is not in this version"),
+        ("[[vtep]]\nvnis = [1]", "f:1: address: is missing"),
+        ("[[vtep]]\naddress = 'hv2'", "f:2: address 'hv2': must be an IPv4 or IPv6 address"),
+        ("[[vtep]]\naddress = '192.0.2.1'\nvnis = [\n1,\n0]", "f:5: vnis 0: must be 1 to 16777215"),
+        ("[[vtep]]\naddress = '192.0.2.1'\nvnis = [\n5,\n5]", "f:4: vnis '5': is given twice"),
+        ("[[vtep]]\naddress = '192.0.2.1'\nvni = 1", "f:3: vni: is not a known key"),
+        (f"{VTEP}\n{VTEP}", "f:4: vtep: 192.0.2.12 stands in the document twice"),
+        (f"{FDB}vtep = '::'", "f:4: vtep '::': must be a unicast address"),
         ("[[port]\n", "f:1: not TOML:"),
     ],
 )
@@ -253,6 +307,10 @@ MACS = (
     .map(lambda n: f"02:{n:010x}")
     .map(lambda raw: ":".join((raw[:2], *(raw[i : i + 2] for i in range(3, 13, 2)))))
 )
+
+
+ADDRESSES = st.builds(str, st.ip_addresses(network="192.0.2.0/24") | st.ip_addresses(network="2001:db8::/64"))
+VNIS = st.integers(1, (1 << 24) - 1)
 
 
 @st.composite
@@ -287,11 +345,20 @@ def contents(draw: st.DrawFn) -> Contents:
     return Contents(
         segments=tuple(segments),
         uplinks=tuple(draw(st.lists(st.builds(Uplink, ifname=IFNAMES), max_size=2, unique_by=lambda u: u.ifname))),
+        vteps=tuple(
+            draw(
+                st.lists(
+                    st.builds(Vtep, address=ADDRESSES, vnis=st.lists(VNIS, max_size=3, unique=True).map(tuple)),
+                    max_size=2, unique_by=lambda v: v.address,
+                )
+            )
+        ),
         ports=tuple(draw(st.lists(access | trunk, max_size=4, unique_by=lambda p: p.id))),
         fdb=tuple(
             draw(
                 st.lists(
-                    st.builds(StaticEntry, segment=NAMES, mac=MACS, port=NAMES, vtep=st.none()),
+                    st.builds(StaticEntry, segment=NAMES, mac=MACS, port=NAMES, vtep=st.none())
+                    | st.builds(StaticEntry, segment=NAMES, mac=MACS, port=st.none(), vtep=ADDRESSES),
                     max_size=3, unique_by=lambda e: (e.segment, e.mac),
                 )
             )
@@ -299,10 +366,22 @@ def contents(draw: st.DrawFn) -> Contents:
     )  # fmt: skip
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])  # a whole document takes a busy machine long
 @given(contents())
 def test_what_is_exported_means_the_same_again(made: Contents) -> None:
     assert parse(to_toml(made), "f") == made
+
+
+async def test_hosts_are_shared_out_among_the_members_of_the_engine() -> None:
+    members = tuple(f"http://127.0.0.1:{port}" for port in (1, 2, 3))
+    asked_first = set()
+    for _ in range(60):  # all begin with two of them by chance once in 10^10 times
+        kv = connect_to(ClusterConfig(name="test", endpoints=members))
+        assert isinstance(kv, EtcdKv)
+        assert sorted(kv.endpoints) == sorted(members)
+        asked_first.add(kv.endpoints[0])
+        await kv.close()
+    assert asked_first == set(members)
 
 
 # --- the schema says what the model takes --------------------------------------------------------

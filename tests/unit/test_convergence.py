@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.sim import Sim
 from vxagent.core.effects import Xdp
 from vxagent.core.hooks import choose
+from vxagent.core.numbers import UNDERLAY
 from vxagent.core.tables import Table
 from vxagent.datapath.abi import Reason, Verdict
 from vxagent.datapath.fake_forwarding import Frame, Outcome
@@ -22,9 +23,10 @@ from vxagent.model.device import Device
 from vxagent.model.fdb import StaticEntry
 from vxagent.model.port import Hook, Mode, Port, Uplink
 from vxagent.model.segment import Segment, UnknownUnicast
+from vxagent.model.vtep import Overlay, Vtep
 
 SEGMENTS = {"blue": "acme", "red": "acme", "evil": "mallory"}
-DEVICES = {name: n for n, name in enumerate(("tap0", "tap1", "tap2", "tap3", "eth1", "eth2"), start=10)}
+DEVICES = {name: n for n, name in enumerate(("tap0", "tap1", "tap2", "tap3", "eth1", "eth2", "eth3"), start=10)}
 
 
 def new_device(ifname: str, ifindex: int) -> Device:
@@ -41,7 +43,11 @@ nics = st.sampled_from([name for name in DEVICES if name.startswith("eth")])
 macs = st.lists(st.sampled_from(MACS), max_size=2, unique=True).map(tuple)
 ips = st.lists(st.sampled_from(("10.0.0.1", "10.1.0.0/16", "2001:db8::1")), max_size=2, unique=True).map(tuple)
 vlans = st.none() | st.integers(10, 12)
-mtus = st.sampled_from((1500, 9000))
+vnis = st.none() | st.integers(5010, 5011)
+addresses = st.sampled_from(("192.0.2.1", "192.0.2.9", "192.0.2.12", "2001:db8::c"))
+several_vnis = st.lists(st.integers(5010, 5012), max_size=2, unique=True).map(tuple)
+overlays = st.none() | st.builds(Overlay, vtep=addresses, device=st.sampled_from(("eth1", "eth2", "eth3", "tap3")))
+mtus = st.sampled_from((1400, 1500, 9000))
 
 
 @st.composite
@@ -100,9 +106,28 @@ class Convergence(RuleBasedStateMachine):
         segment = Segment(name=name, tenant=SEGMENTS[name], vlan=vlan, unknown_unicast=policy)
         self.attempt(lambda d: d.add_segment(segment))
 
-    @rule(name=segments, vlan=vlans, mtu=mtus)
-    def set_segment(self, name: str, vlan: int | None, mtu: int) -> None:
-        self.attempt(lambda d: d.set_segment(name, vlan=vlan, mtu=mtu))
+    @rule(name=segments, vlan=vlans, vni=vnis, mtu=mtus)
+    def set_segment(self, name: str, vlan: int | None, vni: int | None, mtu: int) -> None:
+        self.attempt(lambda d: d.set_segment(name, vlan=vlan, vni=vni, mtu=mtu))
+
+    @rule(address=addresses, of=several_vnis)
+    def add_vtep(self, address: str, of: tuple[int, ...]) -> None:
+        self.attempt(lambda d: d.add_vtep(Vtep(address=address, vnis=of)))
+
+    @rule(address=addresses, of=several_vnis)
+    def set_vtep(self, address: str, of: tuple[int, ...]) -> None:
+        self.attempt(lambda d: d.set_vtep(address, vnis=of))
+
+    @rule(address=addresses)
+    def delete_vtep(self, address: str) -> None:
+        self.attempt(lambda d: d.delete_vtep(address))
+
+    @rule(overlay=overlays)
+    def the_config_changes(self, overlay: Overlay | None) -> None:
+        """Whatever it says, the agent starts."""
+        self.sim.overlay = overlay
+        self.sim.restart()
+        self.sim.settle()
 
     @rule(name=segments)
     def delete_segment(self, name: str) -> None:
@@ -142,6 +167,10 @@ class Convergence(RuleBasedStateMachine):
     @rule(segment=segments, mac=st.sampled_from(MACS), port=taps | nics)
     def add_fdb(self, segment: str, mac: str, port: str) -> None:
         self.attempt(lambda d: d.add_fdb(StaticEntry(segment=segment, mac=mac, port=port)))
+
+    @rule(segment=segments, mac=st.sampled_from(MACS), vtep=addresses)
+    def add_fdb_at_vtep(self, segment: str, mac: str, vtep: str) -> None:
+        self.attempt(lambda d: d.add_fdb(StaticEntry(segment=segment, mac=mac, vtep=vtep)))
 
     @rule(segment=segments, mac=st.sampled_from(MACS))
     def delete_fdb(self, segment: str, mac: str) -> None:
@@ -218,11 +247,16 @@ class Convergence(RuleBasedStateMachine):
 
     @invariant()
     def attached_devices_are_quiet_and_up(self) -> None:
+        """But for the underlay, which is the host's."""
         state = self.sim.switch.state
         names = state.names("port")
         there = {d.ifname: d for d in self.sim.links.devices()}
         for handle, (_, ifname) in state.attached.items():
             device = there[ifname]
+            if names[handle].startswith(UNDERLAY):
+                assert not device.promisc
+                assert device.arp
+                continue
             assert device.up
             assert device.promisc if names[handle] in state.uplinks else not (device.arp or device.ipv6)
             sends = Xdp.SENDS in state.xdp.get(handle, Xdp.NONE)
@@ -242,6 +276,9 @@ class Convergence(RuleBasedStateMachine):
                 for to, out in outcome.copies:
                     there = {tenant_of[s] for s, v in state.memberships(port_at[to]) if v == out}
                     assert there & tenants
+                for vtep, vni in outcome.tunnelled:
+                    assert vni in state.vteps[vtep].vnis
+                    assert {segment.tenant for segment in state.segments.values() if segment.vni == vni} & tenants
         datapath.learned = learned
 
 

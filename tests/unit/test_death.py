@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from support.choosing import some_of
-from support.commands import COMMANDS, DEVICES, LOCKED, Command, build
+from support.commands import COMMANDS, DEVICES, FAR, LOCKED, NEAR, OVERLAY, Command, build
 from support.sim import Sim
 from vxagent.core.effects import Effect
 from vxagent.core.plan import Plan
@@ -19,7 +19,7 @@ from vxagent.runtime.leases import by_port
 
 def make() -> Sim:
     """A switch in use: everything that is not in the desired state is there, too."""
-    sim = Sim(*DEVICES)
+    sim = Sim(*DEVICES, overlay=OVERLAY)
     sim.change(build)
     sim.settle()
     ports = sim.switch.state.names("port")
@@ -28,6 +28,8 @@ def make() -> Sim:
         for tags in ((), ((0x8100, 10),), ((0x8100, 20),), ((0x8100, 110),)):
             for src in (own, 0x030000000000):  # the other one is dropped
                 sim.datapath.forward(ifindex, Frame(src=src, dst=0xFFFFFFFFFFFF, tags=tags))
+    assert sim.datapath.arrive(FAR, 5040, Frame(src=0x020000000200, dst=0xFFFFFFFFFFFF)).copies
+    sim.datapath.arrive(NEAR, 5040, Frame(src=0x020000000200, dst=0xFFFFFFFFFFFF))  # dropped
     blue, tap1 = sim.switch.state.handle_of_segment("blue"), sim.switch.state.handle_of_port("tap1")
     sim.datapath.lease(Lease(segment=blue, port=tap1, address=ip_address("10.0.0.50"), mac=0x020000000102, left_s=60))
     for number in (number for (space, _), number in sim.switch.state.numbers.given.items() if space == "counter"):

@@ -16,9 +16,9 @@ TREE = Path(__file__).parents[2]
 PAGES = [*TREE.glob("*.md"), *TREE.glob("docs/**/*.md"), TREE / "bpf/README.md", TREE / "agent/README.md"]
 
 _LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
-_TEST = re.compile(r"`((?:bpf|netns|unit)/test_\w+\.py)`")
+_TEST = re.compile(r"`((?:bpf|cluster|netns|unit)/test_\w+\.py)`")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+[a-z]")
-_OTHERS = {"--unix-socket", "--now", "--create"}
+_OTHERS = {"--unix-socket", "--now", "--create", "--auto-compaction-retention", "--max-txn-ops"}
 """Options of other programs that the pages speak of."""
 
 

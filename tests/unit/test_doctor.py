@@ -7,13 +7,24 @@ from dataclasses import replace
 import pytest
 
 from vxagent.core.effects import Xdp
+from vxagent.core.patience import Restless
 from vxagent.core.state import State
 from vxagent.core.switch import Switch
+from vxagent.model.cluster import Problem
 from vxagent.model.device import Device
 from vxagent.model.port import Hook, Mode, Port, Uplink
 from vxagent.model.segment import Segment
 from vxagent.netlink.base import Inspection
-from vxagent.runtime.doctor import Finding, HostFacts, Level, SwitchFacts, judge_host, judge_switch
+from vxagent.runtime.doctor import (
+    RESTLESS_LINES,
+    UNREADABLE_LINES,
+    Finding,
+    HostFacts,
+    Level,
+    SwitchFacts,
+    judge_host,
+    judge_switch,
+)
 
 FIT = HostFacts(release="6.18.0")
 BLUE = Segment(name="blue", tenant="acme", vlan=10)
@@ -135,6 +146,28 @@ def test_a_port_device_that_is_not_as_it_must_be(device: Device, what: str, mend
     assert mend in mends
 
 
+def test_what_drifts_again_and_again_is_said_what_may_leak_first() -> None:
+    often = [Restless(thing=f"pin links/{n}", attempts=3, seen_s=2.0, wait_s=8.0) for n in range(RESTLESS_LINES)]
+    often.append(Restless(thing="ports ports[0x1] of port p0", attempts=7, seen_s=1.2, wait_s=None))
+    found = bad(list(judge_switch(SwitchFacts(state=switch(TAP, ETH), restless=often))))
+    assert [level for level, _, _ in found] == [Level.BAD, *[Level.WARN] * RESTLESS_LINES]
+    assert [what for _, what, _ in (found[0], found[1], found[-1])] == [
+        "ports ports[0x1] of port p0 drifts again and again: 7 repairs, tried at every look; last seen 1 s ago",
+        "pin links/0 drifts again and again: 3 repairs, the next attempt is in 8 s; last seen 2 s ago",
+        "1 more things drift again and again",
+    ]
+
+
+def test_keys_of_the_cluster_that_cannot_be_read_are_named() -> None:
+    keys = [Problem(key=f"/vxagent/v1/prod/host/hv{n}", why="no JSON") for n in range(UNREADABLE_LINES + 2)]
+    found = bad(list(judge_switch(SwitchFacts(state=switch(TAP, ETH), unreadable=keys))))
+    assert [level for level, _, _ in found] == [Level.WARN] * (UNREADABLE_LINES + 1)
+    assert [what for _, what, _ in (found[0], found[-1])] == [
+        "/vxagent/v1/prod/host/hv0 in the cluster cannot be read: no JSON",
+        "2 more keys of the cluster cannot be read",
+    ]
+
+
 def test_programs_of_others_are_named() -> None:
     state = switch(TAP, ETH, at=Hook.TC)
     found = judge(state, eth1=Inspection(xdp_program=42, filters=("bpf cil", "flower", "bpf cil")))
@@ -146,7 +179,7 @@ def test_programs_of_others_are_named() -> None:
 
 
 def test_an_xdp_program_of_somebody_else_is_named_with_what_takes_it_off() -> None:
-    mend = "`ip link set dev eth1 xdp off` (or xdpgeneric off), then `vxagent reload`"
+    mend = "`ip link set dev eth1 xdp off` (or xdpgeneric off)"
     what = "device eth1 runs an XDP program of somebody else (id 42) before the switch"
     there = Inspection(xdp_program=42)
     refused = judge(switch(TAP, ETH), "somebody else's XDP program runs there; take it off", eth1=there)

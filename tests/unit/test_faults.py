@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.vxlan import read_packet
 from vxagent.bench.document import Machine
 from vxagent.bench.faults import run
 from vxagent.bench.faults.document import document, rows
@@ -18,6 +19,7 @@ from vxagent.bench.faults.figures import Figures, Sent, Taken, judge
 from vxagent.bench.faults.run import Outcome
 from vxagent.bench.faults.stream import SOURCE, End, Stream
 from vxagent.bench.faults.table import FAULTS
+from vxagent.bench.faults.tunnel import Tunnel
 from vxagent.bench.run import Step
 from vxagent.lab.ping import checksum
 from vxagent.lab.pump import VNET_HDR
@@ -118,6 +120,15 @@ def test_a_frame_has_64_bytes_and_room_for_its_number(vid: int | None, options: 
     assert int.from_bytes(packet[header + 4 : header + 6], "big") == len(packet) - header
     assert len(packet) - header - 8 >= 16
     assert stream.word == f"tap:3:{bytes(VNET_HDR.size).hex()}{data.hex()}"
+
+
+def test_a_stream_from_another_host_is_sent_in_packets() -> None:
+    tunnel = Tunnel(sender=("02:00:00:00:01:02", "192.0.2.2"), receiver=("02:00:00:00:01:01", "192.0.2.1"), vni=5012)
+    stream = Stream(name="s", sender=ONE, receiver=TWO, source="packet:v1", tunnel=tunnel)
+    packet = read_packet(bytes.fromhex(stream.word.removeprefix("packet:v1:")))
+    assert packet is not None
+    assert (packet.sender, packet.receiver, packet.vni) == ("192.0.2.2", "192.0.2.1", 5012)
+    assert packet.frame == stream.frame()
 
 
 def test_a_receiver_behind_a_veth_says_hello_without_a_virtio_header() -> None:

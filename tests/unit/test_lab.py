@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vxagent.lab.frames import ARP, BROADCAST, EXPERIMENTAL, IPV4, Frame, ethernet
+from vxagent.lab.numbered import Heard
 from vxagent.lab.ping import Pings, checksum
 from vxagent.lab.pump import NEEDS_CSUM, VNET_HDR, pop_tag, push_tag
 from vxagent.lab.report import Report
@@ -83,6 +84,15 @@ def test_what_was_not_answered_was_lost() -> None:
     pings = Pings(sent=4, rtts_s={0: 0.1, 2: 0.1})
     assert pings.received == 2
     assert pings.lost == [1, 3]
+
+
+def test_a_stream_says_what_became_of_it() -> None:
+    heard = Heard(sent=6, arrivals=[(0, 1.0), (1, 1.1), (3, 1.5), (2, 1.6), (3, 1.7)])
+    assert (heard.lost, heard.duplicated, heard.reordered) == (2, 1, 1)
+    assert heard.around(1.1) == (1.1, 1.5)
+    for moment in (0.9, 1.7):
+        with pytest.raises(ValueError, match="on one side"):
+            heard.around(moment)
 
 
 def test_a_report_counts_what_was_not_as_expected() -> None:

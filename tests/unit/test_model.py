@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vxagent.errors import Invalid
 from vxagent.model.fdb import StaticEntry
 from vxagent.model.ids import check_ifname, check_ip, check_mac, int_to_mac, mac_to_int
 from vxagent.model.port import Hook, Mode, Port
 from vxagent.model.segment import Segment
+from vxagent.model.vtep import Overlay, Vtep
 
 
 @pytest.mark.parametrize("vlan", [0, 4095, -1, 65536])
@@ -95,6 +100,25 @@ def test_an_ip_is_kept_in_its_canonical_form(given: str, kept: str) -> None:
     assert check_ip("ip", given) == kept
 
 
+@given(
+    st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3}){3}\n?", fullmatch=True)
+    | st.ip_addresses(v=4).map(str)
+    | st.sampled_from(["0.0.0.0", "0.0.0.1", "223.255.255.255", "224.0.0.0", "239.255.255.255", "240.0.0.0"])
+    | st.sampled_from(["255.255.255.254", "255.255.255.255", "256.0.0.1", "01.2.3.4", "1.2.3.4\n"])
+)
+def test_ipv4_addresses_are_taken_as_the_standard_library_takes_them(text: str) -> None:
+    try:
+        address = IPv4Address(text)
+        right = not (address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255")
+    except ValueError:
+        right = False
+    if right:
+        assert check_ip("ip", text) == str(address)
+    else:
+        with pytest.raises(Invalid):
+            check_ip("ip", text)
+
+
 def test_a_port_needs_a_segment() -> None:
     with pytest.raises(Invalid, match="needs one segment"):
         Port(id="p", ifname="tap0")
@@ -134,3 +158,49 @@ def test_a_mac_stands_once_in_a_port() -> None:
 def test_a_static_entry_has_one_place(port: str | None, vtep: str | None) -> None:
     with pytest.raises(Invalid, match="needs a port or a vtep"):
         StaticEntry(segment="blue", mac="02:00:00:00:00:01", port=port, vtep=vtep)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("192.0.2.12", "192.0.2.12"), ("2001:DB8:0::C", "2001:db8::c"), ("169.254.7.7", "169.254.7.7")]
+)
+def test_a_vtep_is_kept_in_its_canonical_form(given: str, kept: str) -> None:
+    assert Vtep(address=given, vnis=(7, 5)) == Vtep(address=kept, vnis=(5, 7))
+    assert StaticEntry(segment="blue", mac="02:00:00:00:00:01", vtep=given).vtep == kept
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("hv2", "must be an IPv4 or IPv6 address"),
+        ("192.0.2.0/24", "must be an IPv4 or IPv6 address"),
+        ("224.0.0.1", "must be a unicast address"),
+        ("ff02::1", "must be a unicast address"),
+        ("0.0.0.0", "must be a unicast address"),
+        ("::", "must be a unicast address"),
+        ("255.255.255.255", "must be a unicast address"),
+        ("127.0.0.1", "no other host's"),
+        ("::1", "no other host's"),
+        ("fe80::1", "can be routed"),
+        ("fe80::1%eth0", "has no zone"),
+        ("::ffff:192.0.2.1", "can be routed"),
+    ],
+)
+def test_an_address_that_no_host_has_on_a_network_is_no_vtep(address: str, why: str) -> None:
+    with pytest.raises(Invalid, match=why):
+        Vtep(address=address)
+    with pytest.raises(Invalid, match=why):
+        Overlay(vtep=address, device="eth1")
+    with pytest.raises(Invalid, match=why):
+        StaticEntry(segment="blue", mac="02:00:00:00:00:01", vtep=address)
+
+
+@pytest.mark.parametrize(("vnis", "why"), [((0,), "must be 1 to"), ((1 << 24,), "must be 1 to"), ((5, 5), "twice")])
+def test_a_vtep_has_each_vni_once(vnis: tuple[int, ...], why: str) -> None:
+    with pytest.raises(Invalid, match=why):
+        Vtep(address="192.0.2.12", vnis=vnis)
+
+
+@pytest.mark.parametrize(("address", "family", "overhead"), [("192.0.2.11", 4, 50), ("2001:db8::b", 6, 70)])
+def test_a_tunnel_takes_bytes_of_the_underlay_by_its_family(address: str, family: int, overhead: int) -> None:
+    overlay = Overlay(vtep=address, device="eth1")
+    assert (overlay.family, overlay.overhead, Vtep(address=address).family) == (family, overhead, family)

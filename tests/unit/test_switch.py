@@ -165,8 +165,8 @@ def test_a_static_entry_for_a_port_outside_the_segment_is_refused(switch: Switch
         draft.add_fdb(StaticEntry(segment="red", mac=MAC, port="tap0"))
 
 
-def test_a_static_entry_that_names_a_vtep_is_refused_without_an_overlay(switch: Switch) -> None:
-    with pytest.raises(Refused, match="no overlay"):
+def test_a_static_entry_that_names_an_unknown_vtep_is_refused(switch: Switch) -> None:
+    with pytest.raises(NotFound, match=r"no vtep 192.0.2.1, which entry .* asks for; see `vxagent vtep list`"):
         switch.draft().add_fdb(StaticEntry(segment="blue", mac=MAC, vtep="192.0.2.1"))
 
 

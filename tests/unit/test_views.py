@@ -225,10 +225,10 @@ def test_fdb_entries_are_named(switch: Switch, datapath: CountingDatapath) -> No
     blue, red = state.handle_of_segment("blue"), state.handle_of_segment("red")
     tap0, eth1 = state.handle_of_port("tap0"), state.handle_of_uplink("eth1")
     entries = [
-        FdbEntry(segment=blue, mac=0x02000000000A, port=tap0, vtep=0, origin=Origin.STATIC, age_s=None),
-        FdbEntry(segment=red, mac=0x02000000000B, port=eth1, vtep=0, origin=Origin.LEARNED, age_s=1.26, held_s=58.72),
-        FdbEntry(segment=77, mac=1, port=1, vtep=0, origin=Origin.LEARNED, age_s=0.0),
-        FdbEntry(segment=blue, mac=2, port=77, vtep=0, origin=Origin.CLUSTER, age_s=None),
+        FdbEntry(segment=blue, mac=0x02000000000A, port=tap0, origin=Origin.STATIC, age_s=None),
+        FdbEntry(segment=red, mac=0x02000000000B, port=eth1, origin=Origin.LEARNED, age_s=1.26, held_s=58.72),
+        FdbEntry(segment=77, mac=1, port=1, origin=Origin.LEARNED, age_s=0.0),
+        FdbEntry(segment=blue, mac=2, port=77, origin=Origin.CLUSTER, age_s=None),
     ]
     datapath.fdb = lambda *, segment=None: (e for e in entries if segment in (None, e.segment))  # type: ignore[method-assign]  # a fault
     found = [entry for batch in views.fdb_views(state, datapath, None) for entry in batch]

@@ -39,6 +39,8 @@ class Route(StrEnum):
     FLOOD_8 = "flood-8"
     FLOOD_64 = "flood-64"
     WIRE = "wire"
+    TUNNEL_TAPS = "tunnel, taps"
+    TUNNEL_VETHS = "tunnel, veths"
 
 
 class Bare(StrEnum):
@@ -48,6 +50,7 @@ class Bare(StrEnum):
     TC = "tc redirect"
     PEER = "redirect_peer"
     CLONE = "clone_redirect"
+    ENCAP = "encapsulation"
     NONE = "no program, one veth pair"
 
 
@@ -109,4 +112,6 @@ CASES: tuple[Case, ...] = (
     _round_trips(name="rtt-spin", route=Route.VETHS, bare=Bare.NONE),
     _taps(name="fdb-scale", spread=(FEW, MANY)),
     _taps(name="isolation-on", bare=Bare.XDP, locked=True),
+    _taps(name="vxlan-64", route=Route.TUNNEL_TAPS, bare=Bare.ENCAP),
+    _tcp(name="vxlan-tcp-4", route=Route.TUNNEL_VETHS, bare=Bare.ENCAP, streams=4),
 )

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
-from vxagent.bench import programs
+from vxagent.bench import programs, tunnels
 from vxagent.bench.cases import Bare, Case, Route
 from vxagent.bench.ovs import OpenVSwitch
 from vxagent.bench.paths import Builder, Path
 from vxagent.bench.programs import Programs
+from vxagent.bench.tunnels import Host
 from vxagent.errors import HostError
 from vxagent.lab.agent import Agent
 from vxagent.lab.bridge import Bridge
@@ -30,6 +31,8 @@ _PREFIXES = {
     Route.FLOOD_8: "f8-",
     Route.FLOOD_64: "f64-",
     Route.WIRE: "w",
+    Route.TUNNEL_TAPS: "xt",
+    Route.TUNNEL_VETHS: "xv",
 }
 
 
@@ -57,7 +60,7 @@ class Contender(ABC):
         """
         route, name = self.route(case)
         if name not in self._paths:
-            path = self.builder.build(route, self.switch, name, tagged=self.tagged)
+            path = self.builder.build(route, self.host(case), name, tagged=self.tagged)
             self.join(path, case)
             self._paths[name] = path
         return self._paths[name]
@@ -71,23 +74,29 @@ class Contender(ABC):
         """Which route a case takes here, and the name of its path."""
         return case.route, _PREFIXES[case.route]
 
+    def host(self, case: Case) -> Namespace:
+        """Where the sender's port is."""
+        return self.switch
+
     @abstractmethod
     def join(self, path: Path, case: Case) -> None:
         """Forward between the path's devices."""
 
 
 class LinuxBridge(Contender):
-    """The bridge as fast as it goes; one for each path."""
+    """The bridge as fast as it goes; one for each path and host, with the kernel's VXLAN between two hosts."""
 
     options: tuple[str, ...] = ()
 
     def join(self, path: Path, case: Case) -> None:
-        bridge = Bridge(self.switch, f"br-{path.name}")
-        if self.options:
-            self.switch.ip("link", "set", bridge.name, "type", "bridge", *self.options)
-        for port in (path.uplink, *path.ports):
-            if port:
+        for host in path.hosts:
+            bridge = Bridge(host.switch, f"br-{path.name}")
+            if self.options:
+                host.switch.ip("link", "set", bridge.name, "type", "bridge", *self.options)
+            for port in host.ports:
                 bridge.add(port)
+            if path.vni is not None:
+                bridge.add(_kernels_vxlan(host, f"vx-{path.name}", path.vni))
 
 
 class FilteringBridge(LinuxBridge):
@@ -107,32 +116,55 @@ class FilteringBridge(LinuxBridge):
 
 
 class Vxagent(Contender):
-    """A switch of its own, with an agent in the contender's namespace; a segment for each path."""
+    """A switch of its own, with an agent in the contender's namespace, and one on a second host where a path leads over
+    two; a segment for each path."""
 
     tagged = True
-    config = ""  # the agent's vxagent.toml
+    config = ""  # the agent's vxagent.toml, beside its overlay
 
     def __init__(self, world: World, builder: Builder, name: str) -> None:
         super().__init__(world, builder, name)
-        self._document: list[str] = []
+        self._agents: dict[str, Agent] = {}
+        self._joined: list[tuple[Path, bool]] = []  # with locks or not
 
-    @cached_property
+    @property
     def agent(self) -> Agent:
-        """Started when it is first needed."""
-        agent = Agent(self.world.directory(), self.switch, config=self.config)
-        self.world.cleanup.callback(agent.end)
-        agent.up()
-        return agent
+        """The one in the contender's namespace."""
+        return self.agent_on(Host(switch=self.switch, ports=()))
+
+    def agent_on(self, host: Host) -> Agent:
+        """A host's agent, started when it is first needed. The underlay device of its overlay may come later."""
+        if host.switch.name not in self._agents:
+            overlay = f'[overlay]\nvtep = "{host.address}"\ndevice = "{tunnels.UNDERLAY}"\n'
+            agent = Agent(self.world.directory(), host.switch, config=self.config + overlay)
+            self.world.cleanup.callback(agent.end)
+            agent.up()
+            self._agents[host.switch.name] = agent
+        return self._agents[host.switch.name]
 
     def route(self, case: Case) -> tuple[Route, str]:
         route, name = super().route(case)
         return route, f"{name}l" if case.locked else name
 
     def join(self, path: Path, case: Case) -> None:
-        self._document += list(_document(path, locked=case.locked))
-        file = self.agent.state_dir.parent / "switch.toml"
-        file.write_text("\n".join(self._document))
-        self.agent.cli("apply", str(file))
+        self._joined.append((path, case.locked))
+        for host in path.hosts:
+            agent = self.agent_on(host)
+            file = agent.state_dir.parent / "switch.toml"
+            file.write_text("\n".join(self._document(host.switch)))
+            agent.cli("apply", str(file))
+
+    def _document(self, switch: Namespace) -> Iterator[str]:
+        """All paths' parts of a host's document."""
+        vnis: dict[str, list[int]] = {}
+        for path, locked in self._joined:
+            for host in path.hosts:
+                if host.switch is switch:
+                    yield from _tables(path, host, locked=locked)
+                    if path.vni is not None:
+                        vnis.setdefault(host.remote, []).append(path.vni)
+        for address, theirs in vnis.items():
+            yield f'[[vtep]]\naddress = "{address}"\nvnis = {theirs}\n'
 
 
 class LargeFdb(Vxagent):
@@ -173,6 +205,8 @@ class Ovs(Contender):
         return OpenVSwitch(self.world.directory(), self.switch)
 
     def join(self, path: Path, case: Case) -> None:
+        if path.vni is not None:
+            raise HostError("it is not measured over VXLAN")
         self.daemon.add_bridge(f"br-{path.name}", [port for port in (path.uplink, *path.ports) if port])
 
 
@@ -188,6 +222,10 @@ class Limit(Contender):
         route = Route.WIRE if case.bare is Bare.NONE else case.route
         return route, f"{_PREFIXES[route]}{list(Bare).index(case.bare)}-"
 
+    def host(self, case: Case) -> Namespace:
+        """One for each path with a tunnel: all that comes by its underlay goes to one port."""
+        return self.world.namespace(f"sw-{self.name}-{case.name}") if case.bare is Bare.ENCAP else self.switch
+
     def join(self, path: Path, case: Case) -> None:
         if case.bare is Bare.NONE:
             return
@@ -197,10 +235,22 @@ class Limit(Contender):
                 self._programs.redirect_at_xdp(self.switch, one, two)
             case Bare.CLONE:
                 self._programs.redirect(self.switch, one, path.ports[1:], programs.CLONE)
+            case Bare.ENCAP:
+                self._join_by_tunnel(path)
             case _:
                 name = programs.REDIRECT_PEER if case.bare is Bare.PEER else programs.REDIRECT
                 self._programs.redirect(self.switch, one, [two], name)
                 self._programs.redirect(self.switch, two, [one], name)
+
+    def _join_by_tunnel(self, path: Path) -> None:
+        """Both ways; ARP is no part of it."""
+        back = programs.UNWRAP if path.sender.tap is not None else programs.UNWRAP_PEER
+        assert path.vni is not None
+        for host, port in zip(path.hosts, path.ends, strict=True):
+            self._programs.wrap(host.switch, port, tunnels.UNDERLAY, host.outside(path.vni))
+            self._programs.redirect(host.switch, tunnels.UNDERLAY, [port], back)
+        path.sender.set_neighbour(path.receiver.address, path.receiver.mac)
+        path.receiver.set_neighbour(path.sender.address, path.sender.mac)
 
 
 def others(world: World, builder: Builder) -> Mapping[str, Contender]:
@@ -214,17 +264,26 @@ def others(world: World, builder: Builder) -> Mapping[str, Contender]:
     return found
 
 
-def _document(path: Path, *, locked: bool) -> list[str]:
-    """The path's part of the switch's document."""
+def _tables(path: Path, host: Host, *, locked: bool) -> Iterator[str]:
+    """The path's part of a host's document."""
     segment = f"s-{path.name}"
-    vlan = f"vlan = {path.vid or VLAN + 1}" if path.uplink or locked else ""
-    tables = [f'[[segment]]\nname = "{segment}"\ntenant = "bench"\n{vlan}\n']
+    vlan = f"vlan = {path.vid or VLAN + 1}\n" if path.uplink or locked else ""
+    vni = "" if path.vni is None else f"vni = {path.vni}\n"
+    yield f'[[segment]]\nname = "{segment}"\ntenant = "bench"\n{vlan}{vni}'
     if path.uplink:
-        tables.append(f'[[uplink]]\nifname = "{path.uplink}"\n')
+        yield f'[[uplink]]\nifname = "{path.uplink}"\n'
     stations = dict(zip(path.ends, (path.sender, path.receiver), strict=True)) if locked else {}
-    for port in path.ports:
+    for port in host.ports:
+        if port == path.uplink:
+            continue
         lock = ""
         if port in stations:
             lock = f'mac = ["{stations[port].mac}"]\nip = ["{stations[port].address}"]\n'
-        tables.append(f'[[port]]\nifname = "{port}"\nsegment = "{segment}"\n{lock}')
-    return tables
+        yield f'[[port]]\nifname = "{port}"\nsegment = "{segment}"\n{lock}'
+
+
+def _kernels_vxlan(host: Host, name: str, vni: int) -> str:
+    """A vxlan device of the kernel's on the underlay, which floods to the other host and learns from it."""
+    ends = f"local {host.address} remote {host.remote} dstport {tunnels.PORT} dev {tunnels.UNDERLAY}"
+    host.switch.ip(*f"link add {name} up type vxlan id {vni} {ends}".split())
+    return name

@@ -15,8 +15,8 @@ SOURCE_PORT = 40009
 NO_HEADER = bytes(VNET_HDR.size)
 
 _ETHERNET, _IPV4, _UDP, _TCP = 14, 20, 8, 20
-_PROTOCOL_TCP, _PROTOCOL_UDP = 6, 17
-_CHECKSUM_AT = {_PROTOCOL_TCP: 16, _PROTOCOL_UDP: 6}
+PROTOCOL_TCP, PROTOCOL_UDP = 6, 17  # IANA, protocol numbers
+_CHECKSUM_AT = {PROTOCOL_TCP: 16, PROTOCOL_UDP: 6}
 _ACK_PSH = 0x18
 
 
@@ -32,7 +32,7 @@ def frame(case: Case, source: tuple[str, str], destination: tuple[str, str], *, 
     """
     tags = () if vid is None else ((0x8100, vid),)
     room = case.size - _ETHERNET - 4 * len(tags)
-    protocol = _PROTOCOL_TCP if case.partial else _PROTOCOL_UDP
+    protocol = PROTOCOL_TCP if case.partial else PROTOCOL_UDP
     packet = _packet(protocol, source[1], destination[1], room, partial=case.partial)
     header = NO_HEADER
     if case.partial:
@@ -43,7 +43,7 @@ def frame(case: Case, source: tuple[str, str], destination: tuple[str, str], *, 
 
 def hello(mac: str, address: str, *, to: str = BROADCAST) -> bytes:
     """A frame that teaches a switch where a MAC is, behind a struct virtio_net_hdr. It does not count."""
-    return NO_HEADER + ethernet(to, mac, IPV4, _packet(_PROTOCOL_UDP, address, "255.255.255.255", 46, to=7))
+    return NO_HEADER + ethernet(to, mac, IPV4, _packet(PROTOCOL_UDP, address, "255.255.255.255", 46, to=7))
 
 
 def _packet(
@@ -53,7 +53,7 @@ def _packet(
     ip = struct.pack("!BBHHHBBH", 0x45, 0, length, 0, 0x4000, 64, protocol, 0) + ends
     ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
     size = length - _IPV4
-    if protocol == _PROTOCOL_TCP:
+    if protocol == PROTOCOL_TCP:
         payload = bytes(size - _TCP)
         transport = struct.pack("!HHIIBBHHH", SOURCE_PORT, to, 1, 1, _TCP // 4 << 4, _ACK_PSH, 512, 0, 0) + payload
     else:

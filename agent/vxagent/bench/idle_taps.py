@@ -129,7 +129,7 @@ class Borrower(Contender):
     @cached_property
     def _path(self) -> Path:
         witness = f"w-{self.name.replace(' ', '-')}"[:15]
-        counter = self.builder.witness(self.switch, witness)
+        counter = self.builder.witness({witness: self.switch})
         path = Path(
             name=self.name,
             switch=self.switch,

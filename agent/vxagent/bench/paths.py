@@ -8,19 +8,20 @@
 
 A program at the port of nobody counts unicast frames: what arrives there was flooded. The fabric is a pair of programs
 that put a VLAN tag on and take it off, or only pass on. Where the uplink has to be a NIC whose driver can do XDP, a tap
-stands in for it, and a process for the fabric.
+stands in for it, and a process for the fabric. Where a tunnel is between the VMs there are two hosts: tunnels.py.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from vxagent.bench import programs
+from vxagent.bench import programs, tunnels
 from vxagent.bench.cases import Route
 from vxagent.bench.programs import Counter, Programs
+from vxagent.bench.tunnels import Host
 from vxagent.lab.namespaces import Namespace
 from vxagent.lab.tap import Pump, open_tap
 from vxagent.lab.vm import NIC, Endpoint
@@ -58,6 +59,8 @@ class Path:
         switch: the namespace of `ports` and `uplink`.
         sender, receiver: the VMs.
         ports: the devices to be joined: the sender's first, then the receiver's. Without the uplink.
+        far: the receiver's host, where it is another one; its ports are not among `ports`.
+        vni: of the tunnel between the two.
         uplink: the sender's device, where it is not a port.
         vid: of the tag that frames have on the uplink.
         counter: frames that count, at the receiver's veth.
@@ -71,6 +74,8 @@ class Path:
     sender: Station
     receiver: Station
     ports: tuple[str, ...] = ()
+    far: Host | None = None
+    vni: int | None = None
     uplink: str | None = None
     vid: int | None = None
     counter: Counter | None = None
@@ -81,7 +86,16 @@ class Path:
     @property
     def ends(self) -> tuple[str, str]:
         """The sender's and the receiver's device."""
+        if self.far:
+            return self.ports[0], self.far.ports[0]
         return (self.uplink, self.ports[0]) if self.uplink else (self.ports[0], self.ports[1])
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """All hosts that it leads over, with what has to be joined there, the uplink as well."""
+        uplink = (self.uplink,) if self.uplink else ()
+        here = Host(switch=self.switch, ports=(*uplink, *self.ports))
+        return (here, self.far) if self.far else (here,)
 
 
 class Builder:
@@ -91,7 +105,9 @@ class Builder:
         self._world = world
         self._programs = loaded
         self._numbers = itertools.count()
+        self._vnis = itertools.count(tunnels.FIRST_VNI)
         self._far: dict[str, Namespace] = {}
+        self._hosts: dict[str, Namespace] = {}
 
     def build(self, route: Route, switch: Namespace, name: str, *, tagged: bool = False) -> Path:
         """The VMs and the devices of a route; nothing forwards between them yet.
@@ -109,6 +125,8 @@ class Builder:
             Route.NIC: lambda: self._nic(switch, name, tagged=tagged),
             Route.UPLINK: lambda: self._uplink(switch, name, tagged=tagged),
             Route.WIRE: lambda: self._wire(switch, name),
+            Route.TUNNEL_TAPS: lambda: self._tunnel(switch, name, self.tap_station),
+            Route.TUNNEL_VETHS: lambda: self._tunnel(switch, name, self._veth_station),
         }
         return builders[route]()
 
@@ -147,15 +165,18 @@ class Builder:
         station.namespace.wait_running(NIC)
         return station
 
-    def witness(self, switch: Namespace, port: str) -> Counter:
-        """A new port of nobody, and what counts there."""
-        far = self._ends(switch, [port])
-        return self._programs.count(far, [port], programs.WITNESS)
+    def witness(self, ports: Mapping[str, Namespace]) -> Counter:
+        """New ports of nobody in these switches, and what counts there, at all together."""
+        far = self._ends(ports)
+        return self._programs.count(far, ports, programs.WITNESS)
 
-    def _ends(self, switch: Namespace, ports: Sequence[str]) -> Namespace:
+    def _ends(self, ports: Mapping[str, Namespace]) -> Namespace:
         """Ports whose other ends have their names too, and a namespace in common, which is returned."""
-        far = self._nobodys(switch)
-        switch.ip_batch(f"link add {port} up type veth peer name {port} netns {far.name}" for port in ports)
+        switches = {switch.name: switch for switch in ports.values()}
+        far = self._nobodys(next(iter(switches.values())))
+        for switch in switches.values():
+            mine = [port for port, where in ports.items() if where is switch]
+            switch.ip_batch(f"link add {port} up type veth peer name {port} netns {far.name}" for port in mine)
         far.ip_batch(f"link set {port} up" for port in ports)
         for port in ports:
             far.wait_running(port)
@@ -169,7 +190,7 @@ class Builder:
             sender=self.tap_station(SENDER, switch, ports[0]),
             receiver=self.tap_station(RECEIVER, switch, ports[1]),
             ports=ports,
-            witness=self.witness(switch, ports[2]),
+            witness=self.witness({ports[2]: switch}),
         )
 
     def _veths(self, switch: Namespace, name: str) -> Path:
@@ -184,7 +205,7 @@ class Builder:
             receiver=receiver,
             ports=ports,
             counter=self._programs.count(receiver.namespace, [NIC]),
-            witness=self.witness(switch, ports[2]),
+            witness=self.witness({ports[2]: switch}),
         )
 
     def _uplink(self, switch: Namespace, name: str, *, tagged: bool) -> Path:
@@ -206,7 +227,7 @@ class Builder:
             ports=ports,
             uplink=uplink,
             vid=programs.VID if tagged else None,
-            witness=self.witness(switch, ports[1]),
+            witness=self.witness({ports[1]: switch}),
         )
 
     def _nic(self, switch: Namespace, name: str, *, tagged: bool) -> Path:
@@ -231,12 +252,12 @@ class Builder:
             ports=ports,
             uplink=uplink,
             vid=NIC_VID if tagged else None,
-            witness=self.witness(switch, ports[1]),
+            witness=self.witness({ports[1]: switch}),
         )
 
     def _flood(self, switch: Namespace, name: str, count: int) -> Path:
         ports = tuple(f"{name}{n}" for n in range(count))
-        far = self._ends(switch, ports)
+        far = self._ends(dict.fromkeys(ports, switch))
         sender, receiver = (
             Station(namespace=far, mac=mac, address=address, nic=port)
             for (mac, address), port in zip((SENDER, RECEIVER), ports, strict=False)
@@ -259,3 +280,23 @@ class Builder:
             station.configure(mtu=MTU)
         receiver.namespace.wait_running(NIC)
         return Path(name=name, switch=switch, sender=sender, receiver=receiver)
+
+    def _tunnel(
+        self, switch: Namespace, name: str, station: Callable[[tuple[str, str], Namespace, str], Station]
+    ) -> Path:
+        if switch.name not in self._hosts:
+            self._hosts[switch.name] = self._namespace("host")
+            tunnels.lay((switch, self._hosts[switch.name]), MTU)
+        other = self._hosts[switch.name]
+        here, there = (f"{name}1", f"{name}w"), (f"{name}2", f"{name}x")
+        sender, receiver = station(SENDER, switch, here[0]), station(RECEIVER, other, there[0])
+        return Path(
+            name=name,
+            switch=switch,
+            sender=sender,
+            receiver=receiver,
+            ports=here,
+            far=Host(switch=other, ports=there, number=1),
+            vni=next(self._vnis),
+            witness=self.witness({here[1]: switch, there[1]: other}),
+        )

@@ -23,12 +23,14 @@ VID = 10  # that bench_tag puts on
 COUNT, WITNESS = "bench_count", "bench_witness"
 REDIRECT, REDIRECT_PEER, CLONE = "bench_redirect", "bench_redirect_peer", "bench_clone"
 TAG, UNTAG = "bench_tag", "bench_untag"
+WRAP, UNWRAP, UNWRAP_PEER = "bench_wrap", "bench_unwrap", "bench_unwrap_peer"
 XDP, NIC = "bench_xdp", "bench_nic"
 
-_TC = (COUNT, WITNESS, REDIRECT, REDIRECT_PEER, CLONE, TAG, UNTAG)
-_MAPS = ("counts", "to", "devmap", "head", "own")
+_TC = (COUNT, WITNESS, REDIRECT, REDIRECT_PEER, CLONE, TAG, UNTAG, WRAP, UNWRAP, UNWRAP_PEER)
+_MAPS = ("counts", "to", "devmap", "head", "own", "outside")
 _TARGETS = 64  # MEMBERS in bpf.c
 _HEAD = 24  # HEAD in bpf.c
+_OUTSIDE = struct.Struct("2x50s")  # struct outside in bpf.c, up to `inside`
 _KEY = struct.Struct("=I")
 
 
@@ -105,10 +107,22 @@ class Programs:
 
     def redirect(self, namespace: Namespace, ifname: str, targets: Iterable[str], name: str = REDIRECT) -> None:
         """Send all that comes in at a device to these devices of the same namespace."""
+        self._attach(namespace, ifname, self._load(name, to=self._targets(namespace, targets)))
+
+    def wrap(self, namespace: Namespace, ifname: str, target: str, outside: bytes) -> None:
+        """Send all IP that comes in at a device to another one, in packets that begin with `outside`."""
+        begin = self._map("outside", MapType.ARRAY, _OUTSIDE.size, 1)
+        begin.update(_KEY.pack(0), _OUTSIDE.pack(outside))
+        program = self._load(WRAP, to=self._targets(namespace, [target]), outside=begin)
+        self._attach(namespace, ifname, program)
+
+    def _targets(self, namespace: Namespace, ifnames: Iterable[str]) -> Map:
         to = self._map("to", MapType.ARRAY, 4, _TARGETS)
-        for at, target in enumerate(_indexes(namespace, targets)):
+        for at, target in enumerate(_indexes(namespace, ifnames)):
             to.update(_KEY.pack(at), _KEY.pack(target))
-        program = self._load(name, to=to)
+        return to
+
+    def _attach(self, namespace: Namespace, ifname: str, program: Program) -> None:
         (ifindex,) = _indexes(namespace, [ifname])
         with namespace.entered():
             if self._hook is AttachType.TCX_INGRESS:

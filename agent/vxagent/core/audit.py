@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from functools import partial
 
 from vxagent.core.effects import Attach, DeleteRow, Effect, Mend, PutRow, SetDevice, SetXdp, Xdp
+from vxagent.core.migration import has_come_up
+from vxagent.core.numbers import UNDERLAY
 from vxagent.core.state import Owner, State
 from vxagent.core.tables import RANK, Row, RowKey, Rows, Table
 
@@ -31,6 +34,9 @@ KINDS: tuple[Kind, ...] = (*Thing, *Table)
 
 OF_DEVICES = frozenset({Thing.PROGRAM, Thing.XDP, Thing.DEVICE})
 """What a device takes along when it goes, or brings when it comes: an event may be on its way that tells of it."""
+
+HARMLESS = frozenset({Thing.BPFFS, Thing.PIN, Table.SETTINGS, Table.LIMITS})
+"""By these no frame comes to anybody who must not have it, whatever is wrong with them. See `Drift.urgent`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +68,7 @@ class Sight:
         rows: of the tables that are not as they were when they were right.
         running: port handle → the switch's tc program, of the generation in use, runs on the port's device.
         xdp: port handle → what XDP does there.
-        refused: handles of ports whose devices did not take the XDP program.
+        refused: handles of ports whose devices did not take the XDP program, and would not now.
         faults: what the data path lost.
     """
 
@@ -82,12 +88,20 @@ class Drift:
         name: which one.
         what: how it is, for people.
         repair: puts it right.
+        urgent: as long as it is so a frame may come to somebody who must not have it, or the host and a VM may meet; it
+            is put right at every look, however often somebody undoes that.
     """
 
     kind: Kind
     name: str
     what: str
     repair: Effect
+    urgent: bool = True
+
+    @property
+    def thing(self) -> str:
+        """Which one, among all kinds."""
+        return f"{self.kind} {self.name}"
 
 
 def examine(state: State, sight: Sight) -> list[Drift]:
@@ -120,7 +134,8 @@ def tables_changed(before: Rows, now: Rows) -> set[Table]:
 
 def _fault(fault: Fault) -> Drift:
     what = {Thing.BPFFS: "was unmounted", Thing.PIN: "was removed or replaced"}.get(fault.thing, "was changed")
-    return Drift(kind=fault.thing, name=fault.name, what=what, repair=Mend(thing=fault.thing, name=fault.name))
+    repair = Mend(thing=fault.thing, name=fault.name)
+    return Drift(kind=fault.thing, name=fault.name, what=what, repair=repair, urgent=fault.thing not in HARMLESS)
 
 
 def _rows(state: State, seen: Mapping[Table, Rows]) -> list[Drift]:
@@ -138,13 +153,19 @@ def _rows(state: State, seen: Mapping[Table, Rows]) -> list[Drift]:
             key for _, key in there.keys() | should.keys() if there.get((table, key)) != should.get((table, key))
         ):
             row, old = should.get((table, key)), there.get((table, key))
-            name = _row_name(table, key, owners.get((table, key)))
+            if has_come_up(row, old):
+                continue
+            drift = partial(
+                Drift,
+                kind=table,
+                name=_row_name(table, key, owners.get((table, key))),
+                urgent=table not in HARMLESS,
+            )
             if row is not None:
                 effect = PutRow(table=table, key=key, row=row, old=old)
-                put.append(Drift(kind=table, name=name, what=_difference(old, row), repair=effect))
+                put.append(drift(what=_difference(old, row), repair=effect))
             elif old is not None:
-                delete = DeleteRow(table=table, key=key, old=old)
-                gone.append(Drift(kind=table, name=name, what="belongs to nothing", repair=delete))
+                gone.append(drift(what="belongs to nothing", repair=DeleteRow(table=table, key=key, old=old)))
     return [*reversed(gone), *put]
 
 
@@ -175,6 +196,7 @@ def _programs(state: State, names: Mapping[int, str], running: Mapping[int, bool
 
 
 def _xdp(state: State, names: Mapping[int, str], sight: Sight) -> Iterator[Drift]:
+    """tc does what XDP does not, so only frames that XDP sends to another port's device are urgent."""
     for handle, (ifindex, ifname) in state.attached.items():
         there = sight.xdp.get(handle)
         if there is None:
@@ -190,8 +212,13 @@ def _xdp(state: State, names: Mapping[int, str], sight: Sight) -> Iterator[Drift
         if wrong:
             old = (Xdp.SENDS if there.sends else Xdp.NONE) | (Xdp.RECEIVES if there.receives else Xdp.NONE)
             effect = SetXdp(handle=handle, ifindex=ifindex, ifname=ifname, xdp=wanted, old=old)
-            name = f"of port {names.get(handle, handle)}"
-            yield Drift(kind=Thing.XDP, name=name, what=f"on {ifname}: {', '.join(wrong)}", repair=effect)
+            yield Drift(
+                kind=Thing.XDP,
+                name=f"of port {names.get(handle, handle)}",
+                what=f"on {ifname}: {', '.join(wrong)}",
+                repair=effect,
+                urgent=there.receives not in (0, ifindex),
+            )
 
 
 def _devices(state: State, names: Mapping[int, str]) -> Iterator[Drift]:
@@ -200,10 +227,12 @@ def _devices(state: State, names: Mapping[int, str]) -> Iterator[Drift]:
         device = state.devices.get(ifname)
         if device is None or device.ifindex != ifindex:
             continue
-        uplink = names.get(handle) in state.uplinks
-        wanted: dict[str, bool] = {"promisc": True} if uplink else {"arp": False, "ipv6": False}
+        name = names.get(handle, "")
+        if name.startswith(UNDERLAY):  # the host's own
+            continue
+        wanted: dict[str, bool] = {"promisc": True} if name in state.uplinks else {"arp": False, "ipv6": False}
         wrong = {name: value for name, value in wanted.items() if getattr(device, name) != value}
         if wrong:
             what = ", ".join(f"{name} was {'off' if value else 'on'}" for name, value in wrong.items())
             effect = replace(SetDevice(ifindex=ifindex, ifname=ifname), **wrong)  # type: ignore[arg-type]  # by name
-            yield Drift(kind=Thing.DEVICE, name=ifname, what=what, repair=effect)
+            yield Drift(kind=Thing.DEVICE, name=ifname, what=what, repair=effect, urgent=name not in state.uplinks)

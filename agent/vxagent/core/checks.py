@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from vxagent.core.overlay import room_for
 from vxagent.core.state import Owner, State, unusable
 from vxagent.errors import Conflict, NotFound, Refused
+from vxagent.model.fdb import StaticEntry
+from vxagent.model.ids import VLAN_VNIS
 from vxagent.model.port import Mode, Port
+from vxagent.model.segment import Segment
 
 T = TypeVar("T")
 
@@ -25,6 +29,7 @@ def check(state: State, touched: Iterable[Owner]) -> None:
     seen = {kind for kind, _ in changed}
     if "segment" in seen:
         _check_vlans_unique(state, changed)
+        _check_vnis(state)
     if seen & {"port", "segment"}:
         _check_devices_unique(state, changed)
         _check_vlan_devices(state)
@@ -35,15 +40,17 @@ def check(state: State, touched: Iterable[Owner]) -> None:
             _check_trunks_through(state, name)
     if seen & {"port", "fdb", "segment"}:
         _check_macs_unique(state, changed)
-        _check_fdb(state)
+        for entry in state.fdb.values():
+            _check_entry(state, entry, new=("fdb", f"{entry.segment}/{entry.mac}") in changed)
 
 
 def check_device(state: State, port: Port) -> None:
-    """Refuse to attach a port to a device that is there and that the switch cannot take.
+    """Refuse to attach a port to the underlay, or to a device that is there and that the switch cannot take.
 
     Raises:
-        Refused: with the command that mends it.
+        Refused: with what mends it.
     """
+    _check_not_underlay(state, port)
     device = state.devices.get(port.ifname)
     if port.mode is Mode.INTERNAL:
         if device is not None and device.kind != "veth":
@@ -66,6 +73,68 @@ def check_uplink(state: State, ifname: str) -> None:
     if why:
         what, _, mend = why.partition("; ")
         raise Refused(what, mend)
+
+
+def check_vtep(state: State, address: str) -> None:
+    """Refuse a VTEP that cannot be another host's, as this host's overlay is.
+
+    Raises:
+        Conflict: it is our own, or of another family.
+    """
+    if state.overlay is not None:
+        _refuse(state.unreachable(state.vteps[address]))
+
+
+def check_overlay(state: State) -> None:
+    """Refuse an overlay that does not go with what is desired.
+
+    Raises:
+        Conflict: a port has the device, a VTEP that was stated is our own or of another family.
+    """
+    if state.overlay is None:
+        return
+    for port in state.ports.values():
+        if _is_underlay(state, port):
+            raise Conflict(
+                f"[overlay] names device {state.overlay.device}, which is port {port.id}",
+                f"name another one, or `vxagent port detach {port.id}`",
+            )
+    for address in state.vteps:
+        check_vtep(state, address)
+
+
+def check_mtu(state: State, segment: Segment) -> None:
+    """Refuse an MTU that is larger than what a tunnel takes.
+
+    Raises:
+        Refused: says how much it takes.
+    """
+    room = room_for(state, segment)
+    if room is not None and segment.mtu > room:
+        device = state.overlay.device if state.overlay is not None else ""
+        raise Refused(
+            f"MTU {segment.mtu} of segment {segment.name} is more than the {room} that a tunnel on {device} takes",
+            f"use --mtu {room}, or give device {device} a larger one",
+        )
+
+
+def _is_underlay(state: State, port: Port) -> bool:
+    return state.overlay is not None and state.overlay.device in (port.ifname, state.device_name(port))
+
+
+def _check_not_underlay(state: State, port: Port) -> None:
+    if _is_underlay(state, port):
+        raise Conflict(
+            f"device {port.ifname} is the underlay of the overlay, port {port.id} cannot have it",
+            "name another device here, or in [overlay] of vxagent.toml",
+        )
+
+
+def _refuse(why: str) -> None:
+    """Refuse for a reason with what mends it; "": do not."""
+    if why:
+        what, _, mend = why.partition("; ")
+        raise Conflict(what, mend)
 
 
 def check_unused(state: State, segment: str) -> None:
@@ -108,6 +177,15 @@ def _check_vlans_unique(state: State, changed: Changed) -> None:
             holders[number] = segment.name
 
 
+def _check_vnis(state: State) -> None:
+    for segment in state.segments.values() if state.remote.on else ():
+        if segment.vni is not None and segment.vni >= VLAN_VNIS:
+            raise Conflict(
+                f"VNI {segment.vni} of segment {segment.name} is the cluster's own",
+                f"choose one below {VLAN_VNIS}; those from there on are for VMs that migrate in a VLAN",
+            )
+
+
 def _check_devices_unique(state: State, changed: Changed) -> None:
     holders: dict[str, str] = {}
     for port in _changed_last(state.ports.values(), lambda port: ("port", port.id) in changed):
@@ -115,6 +193,8 @@ def _check_devices_unique(state: State, changed: Changed) -> None:
             raise Conflict(
                 f"device {port.ifname} would be port {port.id} and an uplink", "each needs a device of its own"
             )
+        if ("port", port.id) in changed:
+            _check_not_underlay(state, port)
         if port.id in state.uplinks:
             raise Conflict(f"{port.id} is the name of an uplink", "give the port another --id")
         if port.ifname in holders:
@@ -167,7 +247,8 @@ def _claims(state: State, changed: Changed) -> Iterator[tuple[tuple[str, str], s
                 yield (segment, mac), port.id, is_changed
     for entry in state.fdb.values():
         is_changed = ("fdb", f"{entry.segment}/{entry.mac}") in changed
-        yield (entry.segment, entry.mac), f"{entry.port} by `fdb add`", is_changed
+        place = entry.port if entry.vtep is None else f"VTEP {entry.vtep}"
+        yield (entry.segment, entry.mac), f"{place} by `fdb add`", is_changed
 
 
 def _check_macs_unique(state: State, changed: Changed) -> None:
@@ -181,15 +262,32 @@ def _check_macs_unique(state: State, changed: Changed) -> None:
         holders[segment, mac] = who
 
 
-def _check_fdb(state: State) -> None:
-    for entry in state.fdb.values():
-        if entry.segment not in state.segments:
-            raise NotFound("segment", entry.segment, wanted_by=f"entry {entry.mac}")
-        if entry.port is None:
-            raise Refused(f"entry {entry.mac} names VTEP {entry.vtep}", "this version has no overlay; name a port")
-        if entry.port not in state.ports and entry.port not in state.uplinks:
-            raise NotFound("port", entry.port, wanted_by=f"entry {entry.mac}")
-        if all(name != entry.segment for name, _ in state.memberships(entry.port)):
-            raise Conflict(
-                f"port {entry.port} is not in segment {entry.segment}", f"entry {entry.mac} needs a port that is"
-            )
+def _check_entry(state: State, entry: StaticEntry, *, new: bool) -> None:
+    """Where a segment is between hosts may change with the config: an entry that was there may name an uplink that has
+    the segment no more, but no new one."""
+    if entry.segment not in state.segments:
+        raise NotFound("segment", entry.segment, wanted_by=f"entry {entry.mac}")
+    if entry.vtep is not None:
+        _check_vtep_of(state, entry, entry.vtep)
+        return
+    port = entry.port or ""
+    if port not in state.ports and port not in state.uplinks:
+        raise NotFound("port", port, wanted_by=f"entry {entry.mac}")
+    if (new or port in state.ports) and all(name != entry.segment for name, _ in state.memberships(port)):
+        raise Conflict(f"port {port} is not in segment {entry.segment}", f"entry {entry.mac} needs a port that is")
+
+
+def _check_vtep_of(state: State, entry: StaticEntry, address: str) -> None:
+    vtep, vni = state.vteps.get(address), state.segments[entry.segment].vni
+    if vtep is None:
+        raise NotFound("vtep", address, wanted_by=f"entry {entry.mac}")
+    if vni is None:
+        raise Conflict(
+            f"segment {entry.segment} has no VNI, so entry {entry.mac} cannot be at VTEP {address}",
+            f"give it one: `vxagent segment set {entry.segment} --vni VNI`",
+        )
+    if vni not in vtep.vnis:
+        raise Conflict(
+            f"VTEP {address} does not have VNI {vni} of segment {entry.segment}, which entry {entry.mac} asks for",
+            f"give it this one too: `vxagent vtep set {address} --vni …`",
+        )

@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
+from vxagent.core.migration import whereabouts
 from vxagent.core.neighbours import Neighbours
-from vxagent.core.state import Owner, State, unusable
+from vxagent.core.numbers import VTEP, owner_of, slots_for, slots_of
+from vxagent.core.state import Owner, State
 from vxagent.core.tables import (
-    ADDRESS_BITS,
+    VTEP_SLOT,
     DeviceRow,
     FdbFlag,
     FdbRow,
@@ -20,6 +22,7 @@ from vxagent.core.tables import (
     NeighbourOrigin,
     NeighbourRow,
     Origin,
+    OverlayRow,
     PortFlag,
     PortMode,
     PortRow,
@@ -28,11 +31,15 @@ from vxagent.core.tables import (
     SegmentRow,
     SettingsRow,
     Table,
+    VniRow,
+    VtepRow,
+    address_octets,
     address_rows,
     fdb_key,
     member_key,
     neighbour_key,
     slot_key,
+    tunnel_key,
     vid_key,
 )
 from vxagent.model.device import Device
@@ -60,9 +67,16 @@ def rows_of(state: State, neighbours: Neighbours, owner: Owner) -> Rows:  # noqa
             return _port_rows(state, state.ports[name])
         case "port" if name in state.uplinks:
             return _uplink_rows(state, name)
+        case "port" if state.exists(name):
+            return _vtep_rows(state, name) if name.startswith(VTEP) else _underlay_rows(state, name)
+        case "overlay":
+            return _overlay_rows(state)
         case "fdb":
             segment, _, mac = name.partition("/")
             return _fdb_rows(state, segment, mac)
+        case "told":
+            segment, _, port = name.partition("/")
+            return _told_rows(state, neighbours, segment, port)
         case "neighbour":
             segment, _, address = name.partition("/")
             return _neighbour_rows(state, neighbours, segment, address)
@@ -70,19 +84,17 @@ def rows_of(state: State, neighbours: Neighbours, owner: Owner) -> Rows:  # noqa
 
 
 def device_of(state: State, name: str) -> Device | None:
-    """The device on which the program of this port or uplink should run now, or None.
+    """The device on which the program of this owner in the space "port" should run now, or None.
 
     One that it runs on already stays, whatever has been done to it since, as long as it keeps its name:
     to let go of it would open the VM's way to the host.
     """
-    port = state.ports.get(name)
-    ifname = name if port is None else state.device_name(port)
-    device = state.devices.get(ifname)
+    device = state.devices.get(state.device_of(name))
     if device is None:
         return None
     if state.attached.get(state.numbers.number("port", name)) == (device.ifindex, device.ifname):
         return device
-    return None if unusable(device, uplink=port is None) else device
+    return None if state.obstacle(name, device) else device
 
 
 def _segment_rows(state: State, neighbours: Neighbours, name: str) -> Rows:
@@ -91,21 +103,30 @@ def _segment_rows(state: State, neighbours: Neighbours, name: str) -> Rows:
     flags = SegmentFlag(0)
     if segment.unknown_unicast is UnknownUnicast.DROP:
         flags |= SegmentFlag.DROP_UNKNOWN
-    if neighbours.has_any(name):
+    if neighbours.has_any(name) or name in state.remote.addressed:
         flags |= SegmentFlag.NEIGHBOURS
+    if state.moves_in(name):
+        flags |= SegmentFlag.MOVING
     if neighbours.has_leases(name):
         flags |= SegmentFlag.LEASES
     if segment.multicast_snooping:
         flags |= SegmentFlag.GROUPS
+    vni = segment.vni if state.overlay is None else state.tunnel_vni(segment)
+    if vni is not None and segment.vni is None:
+        flags |= SegmentFlag.BY_VLAN
     row = SegmentRow(
         handle=handle,
-        slots=state.numbers.top(f"slot/{name}"),
+        slots=state.numbers.top(slots_of(name)),
         mtu=segment.mtu,
         flags=flags,
-        vni=segment.vni or 0,
+        vni=vni or 0,
         vlan=segment.vlan or 0,
+        vteps=state.numbers.top(slots_of(name, vteps=True)) - VTEP_SLOT,
     )
-    return {(Table.SEGMENTS, handle): row}
+    rows: Rows = {(Table.SEGMENTS, handle): row}
+    if state.overlay is not None and vni is not None:
+        rows[Table.VNIS, vni] = VniRow(vni=vni, segment=handle)
+    return rows
 
 
 def _port_rows(state: State, port: Port) -> Rows:
@@ -128,16 +149,19 @@ def _port_rows(state: State, port: Port) -> Rows:
     ):
         if wanted:
             flags |= flag
-    rows = _place_rows(state, port.id, device, flags, port.max_macs)
+    where = state.placement(port.id)
+    rows = _place_rows(state, port.id, device, flags, port.max_macs, where.mode)
     handle = state.handle_of_port(port.id)
     if limits != LimitsRow():
         rows[Table.LIMITS, handle] = limits
     rows |= address_rows(handle, [ip_network(ip) for ip in port.ips])
+    via = state.numbers.number("port", state.owner_of_host(where.via))
+    listed = FdbFlag.LISTED | (FdbFlag.REDIRECT if where.redirect and via else FdbFlag(0))
     for segment, _ in port.memberships:
         at = state.handle_of_segment(segment)
         for mac in port.macs:
             rows[Table.FDB, fdb_key(at, mac_to_int(mac))] = FdbRow(
-                port=handle, vtep=0, segment=at, origin=Origin.STATIC, flags=FdbFlag.LISTED
+                port=handle, segment=at, origin=Origin.STATIC, flags=listed, via=via
             )
     return rows
 
@@ -163,8 +187,52 @@ def _uplink_rows(state: State, ifname: str) -> Rows:
     return rows
 
 
-def _place_rows(state: State, name: str, device: Device | None, flags: PortFlag, max_macs: int) -> Rows:
-    """The rows that a port and an uplink have alike: itself, its device, its places in segments."""
+def _underlay_rows(state: State, name: str) -> Rows:
+    """What comes there and is not for our VTEP is the host's."""
+    return _place_rows(state, name, device_of(state, name), PortFlag.UPLINK, 0)
+
+
+def _vtep_rows(state: State, name: str) -> Rows:
+    """A VTEP sends by the underlay device, on which its program does not run: there is none."""
+    handle = state.numbers.number("port", name)
+    address = ip_address(name.removeprefix(VTEP))
+    row = VtepRow(port=handle, family=address.version, octets=address_octets(address))
+    rows = _place_rows(state, name, None, PortFlag.UPLINK | PortFlag.VTEP, MAX_MACS_UPLINK)
+    rows[Table.LIMITS, handle] = LimitsRow(learn=LEARN_RATE_UPLINK)
+    rows[Table.VTEPS, handle] = rows[Table.TUNNELS, tunnel_key(address)] = row
+    return rows
+
+
+def _overlay_rows(state: State) -> Rows:
+    overlay = state.overlay
+    if overlay is None:
+        return {}
+    address = ip_address(overlay.vtep)
+    row = OverlayRow(
+        ifindex=_underlay_ifindex(state),
+        port=state.numbers.number("port", state.underlay),
+        family=address.version,
+        octets=address_octets(address),
+        ttl=overlay.ttl,
+    )
+    return {(Table.OVERLAY, 0): row}
+
+
+def _underlay_ifindex(state: State) -> int:
+    device = device_of(state, state.underlay)
+    return device.ifindex if device is not None else 0
+
+
+def _place_rows(
+    state: State,
+    name: str,
+    device: Device | None,
+    flags: PortFlag,
+    max_macs: int,
+    mode: PortMode = PortMode.UP,
+) -> Rows:
+    """The rows that all owners in the space "port" have alike: itself, its device, its places in segments."""
+    vtep = PortFlag.VTEP in flags
     numbers = state.numbers
     handle = numbers.number("port", name)
     untagged = counter = 0
@@ -174,19 +242,22 @@ def _place_rows(state: State, name: str, device: Device | None, flags: PortFlag,
             port=handle,
             segment=state.handle_of_segment(segment),
             vid=vid,
-            slot=numbers.number(f"slot/{segment}", name),
+            slot=numbers.number(slots_for(name, segment), name),
             counter=numbers.number("counter", f"{name}/{segment}"),
         )
-        rows[Table.SLOTS, slot_key(row.segment, row.slot)] = row
+        if state.floods_to(name, segment):
+            rows[Table.SLOTS, slot_key(row.segment, row.slot)] = row
         if vid:
             rows[Table.VIDS, vid_key(handle, vid)] = row
+        if vid or vtep:
             rows[Table.MEMBERS, member_key(handle, row.segment)] = row
         else:
             untagged, counter = row.segment, row.counter
+    ifindex = device.ifindex if device is not None else 0
     rows[Table.PORTS, handle] = PortRow(
-        ifindex=device.ifindex if device else 0,
+        ifindex=_underlay_ifindex(state) if vtep else ifindex,
         flags=flags,
-        state=PortMode.UP,
+        state=mode,
         handle=handle,
         segment=untagged,
         counter=counter,
@@ -198,13 +269,44 @@ def _place_rows(state: State, name: str, device: Device | None, flags: PortFlag,
     return rows
 
 
-def _fdb_rows(state: State, segment: str, mac: str) -> Rows:
-    entry = state.fdb.get((segment, mac))
-    if entry is None or entry.port is None:
+def _told_rows(state: State, neighbours: Neighbours, segment: str, port: str) -> Rows:
+    """Where the VM of another host's port is, as the cluster says. What is stated here comes before that."""
+    told = state.remote.told.get((segment, port))
+    if segment not in state.segments or state.segments[segment].vni is None:
+        return {}  # the fabric knows where it is
+    vtep = state.owner_of_host(whereabouts(told)) if told is not None else ""
+    handle = state.numbers.number("port", vtep)
+    if told is None or not handle or port in state.ports or all(at != segment for at, _ in state.memberships(vtep)):
         return {}
     at = state.handle_of_segment(segment)
-    port = state.numbers.number("port", entry.port)
-    row = FdbRow(port=port, vtep=0, segment=at, origin=Origin.STATIC, flags=FdbFlag(0))
+    rows: Rows = {}
+    for mac in told.macs:
+        if (segment, mac) not in state.fdb:
+            rows[Table.FDB, fdb_key(at, mac_to_int(mac))] = FdbRow(
+                port=handle, segment=at, origin=Origin.CLUSTER, flags=FdbFlag(0)
+            )
+    for ip in told.ips if len(told.macs) == 1 else ():
+        if "/" in ip or neighbours.named(segment, ip) is not None:
+            continue
+        address = ip_address(ip)
+        rows[Table.NEIGHBOURS, neighbour_key(at, address)] = NeighbourRow(
+            port=handle,
+            segment=at,
+            family=address.version,
+            origin=NeighbourOrigin.CLUSTER,
+            octets=address_octets(address),
+            mac=mac_to_int(told.macs[0]),
+        )
+    return rows
+
+
+def _fdb_rows(state: State, segment: str, mac: str) -> Rows:
+    entry = state.fdb.get((segment, mac))
+    if entry is None or all(name != segment for name, _ in state.memberships(owner_of(entry))):
+        return {}
+    at = state.handle_of_segment(segment)
+    port = state.numbers.number("port", owner_of(entry))
+    row = FdbRow(port=port, segment=at, origin=Origin.STATIC, flags=FdbFlag(0))
     return {(Table.FDB, fdb_key(at, mac_to_int(mac))): row}
 
 
@@ -219,7 +321,7 @@ def _neighbour_rows(state: State, neighbours: Neighbours, segment: str, address:
         segment=at,
         family=ip_address(address).version,
         origin=NeighbourOrigin.LISTED,
-        octets=ip_address(address).packed.ljust(ADDRESS_BITS // 8, b"\0"),
+        octets=address_octets(ip_address(address)),
         mac=mac_to_int(port.macs[0]),
     )
     return {(Table.NEIGHBOURS, key): row}

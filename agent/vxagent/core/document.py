@@ -10,8 +10,9 @@ from vxagent.errors import Invalid
 from vxagent.model.fdb import StaticEntry
 from vxagent.model.port import Port, Uplink
 from vxagent.model.segment import Segment
+from vxagent.model.vtep import Vtep, number
 
-Desired = Segment | Uplink | Port | StaticEntry
+Desired = Segment | Uplink | Vtep | Port | StaticEntry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class Contents:
 
     segments: tuple[Segment, ...] = ()
     uplinks: tuple[Uplink, ...] = ()
+    vteps: tuple[Vtep, ...] = ()
     ports: tuple[Port, ...] = ()
     fdb: tuple[StaticEntry, ...] = ()
 
@@ -27,6 +29,7 @@ class Contents:
         """(kind, name, object) of each."""
         yield from (("segment", s.name, s) for s in self.segments)
         yield from (("uplink", u.ifname, u) for u in self.uplinks)
+        yield from (("vtep", v.address, v) for v in self.vteps)
         yield from (("port", p.id, p) for p in self.ports)
         yield from (("fdb", f"{e.mac} in {e.segment}", e) for e in self.fdb)
 
@@ -36,7 +39,7 @@ class Change:
     """One object that differs.
 
     Attributes:
-        kind: "segment", "uplink", "port" or "fdb".
+        kind: "segment", "uplink", "vtep", "port" or "fdb".
         old, new: None where it is added or deleted.
     """
 
@@ -66,6 +69,7 @@ def export(state: State) -> Contents:
     return Contents(
         segments=tuple(state.segments[name] for name in sorted(state.segments)),
         uplinks=tuple(state.uplinks[name] for name in sorted(state.uplinks)),
+        vteps=tuple(sorted(state.vteps.values(), key=lambda vtep: (vtep.family, number(vtep.address)))),
         ports=tuple(state.ports[name] for name in sorted(state.ports)),
         fdb=tuple(state.fdb[key] for key in sorted(state.fdb)),
     )

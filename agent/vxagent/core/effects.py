@@ -113,11 +113,17 @@ class SetDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attach:
-    """Run the switch's program on a device, for the port with this handle. Attached already: replace it."""
+    """Run the switch's program on a device, for the port with this handle. Attached already: replace it.
+
+    Where the tables say that the device is the underlay, another runs at its egress.
+    again: it is attached, and has become the underlay, or is it no longer. Has no inverse: what one that is undone
+        leaves at an egress passes all that comes, and what it does not the audit finds.
+    """
 
     handle: int
     ifindex: int
     ifname: str
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +180,31 @@ class EndLeases:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Announce:
+    """Tell the network behind a device that a MAC is here, in this VLAN (0: untagged). A device that is gone hears
+    nothing. Has no inverse."""
+
+    ifindex: int
+    vid: int
+    mac: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddCounts:
+    """Add what a port has counted on the host that it came from. Has no inverse.
+
+    Attributes:
+        counter: index into traffic; traffic: its members as in abi.h, eleven numbers.
+        drop: port, segment, reason and kind; dropped: frames and bytes. Reason 0: no drop.
+    """
+
+    counter: int = 0
+    traffic: tuple[int, ...] = (0,) * 11
+    drop: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dropped: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClearCounters:
     """Forget what objects that are gone have counted, so that who gets their numbers next starts at zero.
     Has no inverse; therefore it comes last.
@@ -214,6 +245,8 @@ Effect = (
     | FlushFdb
     | PutLease
     | EndLeases
+    | AddCounts
+    | Announce
     | ClearCounters
     | Mend
 )
@@ -251,7 +284,7 @@ def inverse(effect: Effect) -> Effect | None:  # noqa: PLR0911  # one row for ea
                 rxvlan=rxvlan,
                 undo=(effect.up, effect.arp, effect.ipv6, effect.promisc, effect.rxvlan),
             )
-        case Attach(handle=handle, ifindex=ifindex, ifname=ifname):
+        case Attach(handle=handle, ifindex=ifindex, ifname=ifname, again=False):
             return Detach(handle=handle, ifindex=ifindex, ifname=ifname)
         case Detach(handle=handle, ifindex=ifindex, ifname=ifname):
             return Attach(handle=handle, ifindex=ifindex, ifname=ifname)

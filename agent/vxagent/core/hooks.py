@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vxagent.core.effects import Xdp
+from vxagent.core.numbers import UNDERLAY
 from vxagent.core.state import State
 from vxagent.model.device import Device
 from vxagent.model.port import Hook
@@ -27,7 +28,9 @@ class Choice:
 
 
 def choose(state: State, name: str, device: Device) -> Choice:
-    """What XDP is to do at the device of this port or uplink."""
+    """What XDP is to do at the device of this owner in the space "port"."""
+    if name.startswith(UNDERLAY):
+        return Choice(xdp=Xdp.NONE, why="most of what comes on the underlay is the host's")
     uplink = state.uplinks.get(name)
     hook = state.ports[name].hook if uplink is None else uplink.hook
     why = "asked for by --hook tc" if hook is Hook.TC else _obstacle(device)

@@ -6,7 +6,7 @@ anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 
 from vxagent.core.effects import PutLease
@@ -25,17 +25,21 @@ def is_same(old: Sequence[Lease], new: Sequence[Lease]) -> bool:
 def restored(state: State, now: float) -> Iterator[PutLease]:
     """The kept leases that go on, of ports that are still held to them and where they were; `now` in Unix time."""
     for port_id, leases in state.leases.items():
-        port = state.ports[port_id]
-        segments = {segment for segment, _ in port.memberships}
-        for lease in leases:
-            if lease.segment in segments and (lease.expires is None or lease.expires > now):
-                yield PutLease(
-                    segment=state.handle_of_segment(lease.segment),
-                    port=state.handle_of_port(port_id),
-                    address=ip_address(lease.ip),
-                    mac=mac_to_int(lease.mac),
-                    left_s=None if lease.expires is None else lease.expires - now,
-                )
+        yield from leases_to_put(state, port_id, leases, now)
+
+
+def leases_to_put(state: State, port: str, leases: Iterable[Lease], now: float) -> Iterator[PutLease]:
+    """Those that go on, of a port that is in their segments; `now` in Unix time."""
+    segments = {segment for segment, _ in state.ports[port].memberships}
+    for lease in leases:
+        if lease.segment in segments and (lease.expires is None or lease.expires > now):
+            yield PutLease(
+                segment=state.handle_of_segment(lease.segment),
+                port=state.handle_of_port(port),
+                address=ip_address(lease.ip),
+                mac=mac_to_int(lease.mac),
+                left_s=None if lease.expires is None else lease.expires - now,
+            )
 
 
 def _is_same(one: Lease, other: Lease) -> bool:

@@ -7,6 +7,7 @@ program goes before they are emptied; what waits for nobody (flushing, counters)
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,10 +28,11 @@ from vxagent.core.effects import (
 )
 from vxagent.core.hooks import choose
 from vxagent.core.neighbours import Neighbours, claims_of
+from vxagent.core.numbers import UNDERLAY, owner_of, slots_for
 from vxagent.core.row_changes import consequences, row_changes
 from vxagent.core.saved import documents_of
 from vxagent.core.state import Attachment, Before, Owner, State, internal_mac, internal_peer
-from vxagent.core.tables import Rows
+from vxagent.core.tables import OverlayRow, Rows, Table
 from vxagent.core.unfinished import UNFINISHED
 from vxagent.core.unfinished import to_document as unfinished_document
 from vxagent.model.device import Device
@@ -46,14 +48,21 @@ class Plan:
 
 
 def make_plan(
-    base: State, state: State, touched: dict[Owner, None], *, make_missing: bool = False, letting_go: bool = False
+    base: State,
+    state: State,
+    touched: dict[Owner, None],
+    *,
+    again: Collection[str] = (),
+    make_missing: bool = False,
+    letting_go: bool = False,
 ) -> Plan:
     """The plan that leads from one state to another.
 
     Args:
         base: what is.
         state: what is desired; its numbers, rows and attachments are brought up to it here.
-        touched: the objects that may differ, as (kind, name); uplinks are of kind "port".
+        touched: the objects that may differ, as (kind, name); of kind "port" are all owners in that space.
+        again: owners in the space "port" at whose devices not all runs that should.
         make_missing: make the devices of internal ports that are not there, and mend those that are not as they should
             be.
         letting_go: take the programs off all touched ports and leave the tables alone: they go as a whole.
@@ -61,24 +70,32 @@ def make_plan(
     Raises:
         Refused: numbers run out.
     """
-    return _Planner(base, state, touched, make_missing, letting_go).plan()
+    return _Planner(base, state, touched, again, make_missing, letting_go).plan()
 
 
 class _Planner:
     """Gathers the parts of one plan; each method fills its own."""
 
     def __init__(
-        self, base: State, state: State, touched: dict[Owner, None], make_missing: bool, letting_go: bool
+        self,
+        base: State,
+        state: State,
+        touched: dict[Owner, None],
+        again: Collection[str],
+        make_missing: bool,
+        letting_go: bool,
     ) -> None:
         self.base = base
         self.state = state
         self.touched = dict(touched)
+        self.lacking = again
         self.make_missing = make_missing
         self.letting_go = letting_go
         self.made: list[Effect] = []
         self.quiet: list[Effect] = []
         self.detached: list[Effect] = []
         self.attached: list[Effect] = []
+        self.attached_again: list[Effect] = []
         self.attached_xdp: list[Effect] = []
         self.detached_xdp: list[Effect] = []
         self.restored: list[Effect] = []
@@ -86,6 +103,7 @@ class _Planner:
         self.left: dict[int, tuple[Before, bool]] = {}  # ifindex → how the device was set before; it was an uplink's
 
     def plan(self) -> Plan:
+        self._hand_over()
         for kind, name in list(self.touched):
             if kind == "port":
                 self._number_port(name)
@@ -110,6 +128,7 @@ class _Planner:
             *self.attached_xdp,
             *self.restored,
             *self.removed,
+            *self.attached_again,
             *consequences,
             *([Finish()] if kept else []),
         )
@@ -122,23 +141,44 @@ class _Planner:
         self.state.unfinished = ()
         return unfinished_document((*self.base.unfinished, *here))
 
+    def _hand_over(self) -> None:
+        """The underlay device becomes an uplink, or is one no longer: its handle stays, so that the program does, and
+        tunnels lose no frame."""
+        old, new = self.base.underlay, self.state.underlay
+        at = self.state.attached.get(self.state.numbers.number("port", old))
+        device = device_of(self.state, new)
+        if old == new or device is None or at != (device.ifindex, device.ifname) or self.letting_go:
+            return
+        for space in ("port", "counter"):
+            self.state.numbers.rename(space, old, new)
+        if new in self.state.uplinks:
+            before = Before(ifindex=device.ifindex, arp=device.arp, ipv6=device.ipv6, promisc=device.promisc)
+            self.state.before[device.ifname] = before
+            self.attached.append(self._set(device, up=True, promisc=True))
+        elif device.ifname in self.state.before:
+            self.left[device.ifindex] = (self.state.before.pop(device.ifname), True)
+
     # Numbers
 
     def _number_port(self, name: str) -> None:
-        """Give a port or uplink its handle, slots and counters, and take back those of segments that it left."""
+        """Give an owner in the space "port" its handle, slots and counters, and take back those of segments that it
+        left. Static entries that name it count where it is a member."""
         numbers = self.state.numbers
-        now = {segment for segment, _ in self.state.memberships(name)} if self._exists(name) else set()
-        was = {segment for segment, _ in self.base.memberships(name)} if self._existed(name) else set()
+        now = {segment for segment, _ in self.state.memberships(name)} if self.state.exists(name) else set()
+        was = {segment for segment, _ in self.base.memberships(name)} if self.base.exists(name) else set()
         for segment in was - now:
-            numbers.release(f"slot/{segment}", name)
+            numbers.release(slots_for(name, segment), name)
             numbers.release("counter", f"{name}/{segment}")
             self.touched["segment", segment] = None
-        if not self._exists(name):
+        if was != now:
+            entries = (entry for entry in self.state.fdb.values() if owner_of(entry) == name)
+            self.touched |= {("fdb", f"{entry.segment}/{entry.mac}"): None for entry in entries}
+        if not self.state.exists(name):
             return
         numbers.take("port", name)
         numbers.take("counter", name)
         for segment in sorted(now):
-            numbers.take(f"slot/{segment}", name)
+            numbers.take(slots_for(name, segment), name)
             numbers.take("counter", f"{name}/{segment}")
             if segment not in was:
                 self.touched["segment", segment] = None
@@ -159,23 +199,17 @@ class _Planner:
     def _release_numbers(self) -> None:
         """Take back the handles of what is gone; its rows, which needed them, are planned by now."""
         for kind, name in self.touched:
-            if kind == "port" and not self._exists(name):
+            if kind == "port" and not self.state.exists(name):
                 self.state.numbers.release("port", name)
                 self.state.numbers.release("counter", name)
             elif kind == "segment" and name not in self.state.segments:
                 self.state.numbers.release("segment", name)
 
-    def _exists(self, name: str) -> bool:
-        return name in self.state.ports or name in self.state.uplinks
-
-    def _existed(self, name: str) -> bool:
-        return name in self.base.ports or name in self.base.uplinks
-
     # Devices
 
     def _target(self, name: str) -> Device | None:
         """The device on which a port's program should run."""
-        stays = self._exists(name) and not self.letting_go
+        stays = self.state.exists(name) and not self.letting_go
         return device_of(self.state, name) if stays else None
 
     def _leave(self, name: str) -> None:
@@ -196,6 +230,8 @@ class _Planner:
         target = (device.ifindex, device.ifname) if device is not None else None
         if device is not None and self.state.attached.get(handle) != target:
             self._take(name, handle, device)
+        elif device is not None and self._is_underlay_anew(name):
+            self.attached_again.append(Attach(handle=handle, ifindex=device.ifindex, ifname=device.ifname, again=True))
         if target is not None:
             self._bring_tags(name, self.state.devices[target[1]])
             choice = choose(self.state, name, self.state.devices[target[1]])
@@ -203,20 +239,29 @@ class _Planner:
         if name in self.state.ports or name in self.base.ports:
             self._internal(name, device)
 
+    def _is_underlay_anew(self, name: str) -> bool:
+        """A device on which the program goes on running has become the underlay, or is it no longer."""
+        there = self.state.rows.get((Table.OVERLAY, 0))
+        was = isinstance(there, OverlayRow) and there.port == self.state.numbers.number("port", name)
+        return name in self.lacking or was != (name == self.state.underlay)
+
     def _take(self, name: str, handle: int, device: Device) -> None:
+        attach = Attach(handle=handle, ifindex=device.ifindex, ifname=device.ifname)
+        self.state.attached[handle] = (device.ifindex, device.ifname)
+        if name == self.state.underlay and name not in self.state.uplinks:  # the host's own, which stays as it is
+            self.attached.append(attach)
+            return
         known, as_uplink = self.left.get(device.ifindex, (self.state.before.get(device.ifname), False))
         if as_uplink == (name in self.state.uplinks):  # else what the other kind sets is put back all the same
             self.left.pop(device.ifindex, None)
         if known is None or known.ifindex != device.ifindex:
             known = Before(ifindex=device.ifindex, arp=device.arp, ipv6=device.ipv6, promisc=device.promisc)
         self.state.before[device.ifname] = known
-        attach = Attach(handle=handle, ifindex=device.ifindex, ifname=device.ifname)
         if name in self.state.uplinks:
             self.attached += [attach, self._set(device, up=True, promisc=True)]
         else:
             self.quiet.append(self._set(device, arp=False, ipv6=False))
             self.attached += [attach, self._set(device, up=True)]
-        self.state.attached[handle] = (device.ifindex, device.ifname)
 
     def _bring_tags(self, name: str, device: Device) -> None:
         """Have an uplink's NIC leave VLAN tags in frames, where XDP could run if it did: there it sees nothing else.
@@ -242,7 +287,7 @@ class _Planner:
         device = next((d for d in self.state.devices.values() if d.ifindex == ifindex), None)
         before = self.state.before.pop(ifname, None)
         uplink = name in self.base.uplinks
-        if device is not None and not uplink:
+        if device is not None and not uplink and not name.startswith(UNDERLAY):
             self.detached.append(self._set(device, up=False))
         self.detached.append(Detach(handle=handle, ifindex=ifindex, ifname=ifname))
         if before is not None:
@@ -263,8 +308,9 @@ class _Planner:
 
     def _put_back(self, name: str) -> None:
         """An agent died before the program ran on the device that it had begun to take."""
-        port = self.state.ports.get(name)
-        ifname = name if port is None else self.state.device_name(port)
+        if name.startswith(UNDERLAY):
+            return
+        ifname = self.state.device_of(name)
         device, before = self.state.devices.get(ifname), self.state.before.get(ifname)
         if before is not None and device is not None and device.ifindex == before.ifindex:
             self.left[device.ifindex] = (self.state.before.pop(ifname), name in self.base.uplinks)

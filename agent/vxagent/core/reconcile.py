@@ -7,17 +7,20 @@ plan from there. What the kernel does not show of a change that was cut in two i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+from vxagent.core import affected
 from vxagent.core.effects import Detach, Effect, Finish, RemoveInternal, SetDevice, SetXdp, Xdp
 from vxagent.core.leases import restored
 from vxagent.core.neighbours import claims_of
+from vxagent.core.numbers import vtep_owner
 from vxagent.core.plan import Plan
 from vxagent.core.state import State
 from vxagent.core.switch import Switch
-from vxagent.core.tables import Rows, Table
+from vxagent.core.tables import PortMode, PortRow, Rows, Table
 from vxagent.model.device import Device
+from vxagent.model.vtep import Overlay
 
 _ORPHANS = ("orphans", "")
 
@@ -31,6 +34,8 @@ def reconcile(
     *,
     ageing_s: int,
     now: float,
+    overlay: Overlay | None = None,
+    lacking: Collection[int] = (),
 ) -> Plan:
     """The plan that makes the kernel's tables and links those of the switch's desired state.
 
@@ -42,6 +47,8 @@ def reconcile(
         xdp: port handle → what XDP does there.
         ageing_s: the setting.
         now: Unix time. Where the tables are empty, kept leases that have not run out by now are put back.
+        overlay: the setting.
+        lacking: port handles that are attached, but not all runs there that should.
     """
     draft = switch.draft()
     state = draft.state
@@ -54,14 +61,21 @@ def reconcile(
     state.owned = {_ORPHANS: dict(rows)}
     state.attached = {handle: (ifindex, names.get(ifindex, "")) for handle, ifindex in attached.items()}
     state.xdp = dict(xdp)
+    for name in state.ports:
+        row = rows.get((Table.PORTS, state.handle_of_port(name)))
+        if state.placement(name).mode is PortMode.HOLDING and isinstance(row, PortRow) and row.state is PortMode.UP:
+            draft.cluster_says(state.remote.receiving(name, here=True))  # its VM has said so while nobody was there
     draft.touched[_ORPHANS] = None
     for name in state.segments:
         draft.touched["segment", name] = None
-    for name in (*state.ports, *state.uplinks):
+    for name in (*state.ports, *state.uplinks, *map(vtep_owner, state.all_vteps)):
         draft.touched["port", name] = None
+    draft.touched |= dict.fromkeys(affected.underlay(state))
     for port in state.ports.values():
         for segment, address in claims_of(port):
             draft.touched["neighbour", f"{segment}/{address}"] = None
+    for segment, of in state.remote.told:
+        draft.touched["told", f"{segment}/{of}"] = None
     for segment, mac in state.fdb:
         draft.touched["fdb", f"{segment}/{mac}"] = None
     if not _were_there(rows):
@@ -69,6 +83,8 @@ def reconcile(
     draft.make_missing = True
     draft.links_read(devices)
     draft.set_ageing(ageing_s)
+    draft.overlay_read(overlay)
+    draft.again = {name for handle, name in state.names("port").items() if handle in lacking}
     strays = _strays(state)
     for stray in strays:
         state.attached.pop(stray.handle, None)

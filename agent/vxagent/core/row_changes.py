@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vxagent.core.effects import ClearCounters, DeleteRow, Effect, EndLeases, FlushFdb, PutRow
-from vxagent.core.tables import RANK, PortFlag, PortRow, Row, RowKey, Rows, Table
+from vxagent.core.tables import RANK, PortFlag, PortMode, PortRow, Row, RowKey, Rows, SegmentFlag, SegmentRow, Table
+
+TAKES = (PortMode.UP, PortMode.HOLDING)
 
 
 def row_changes(there: Mapping[RowKey, Row], was: Rows, now: Rows) -> list[Effect]:
     """The difference: deletions first, those last on which others stand.
+
+    A VM that leaves is followed before its port takes nothing any more, and one that stays is at home before nobody
+    follows it: between two rows no frame is without a place to go.
 
     Args:
         there: all rows that there are.
@@ -19,11 +24,8 @@ def row_changes(there: Mapping[RowKey, Row], was: Rows, now: Rows) -> list[Effec
     changes: list[Effect] = [
         DeleteRow(table=table, key=key, old=row) for (table, key), row in sorted(gone.items(), key=_last_first)
     ]
-    for (table, key), row in sorted(now.items(), key=_first_first):
-        old = there.get((table, key))
-        if old != row:
-            changes.append(PutRow(table=table, key=key, row=row, old=old))
-    return changes
+    puts = [PutRow(table=table, key=key, row=row, old=there.get((table, key))) for (table, key), row in now.items()]
+    return changes + sorted((put for put in puts if put.row != put.old), key=_first_first)
 
 
 def consequences(was: Rows, now: Rows) -> list[Effect]:
@@ -53,9 +55,18 @@ def consequences(was: Rows, now: Rows) -> list[Effect]:
     return effects
 
 
-def _first_first(item: tuple[RowKey, Row]) -> tuple[int, int]:
-    (table, key), _ = item
-    return RANK[table], key
+def _first_first(put: PutRow) -> tuple[bool, int, int]:
+    return _lets_go(put.old, put.row), RANK[put.table], put.key
+
+
+def _lets_go(old: Row | None, new: Row) -> bool:
+    """Whether frames that went by the old row have nowhere to go by the new one, while others are as they were."""
+    match old, new:
+        case PortRow(), PortRow():
+            return old.state in TAKES and new.state not in TAKES
+        case SegmentRow(), SegmentRow():
+            return SegmentFlag.MOVING in old.flags & ~new.flags
+    return False
 
 
 def _last_first(item: tuple[RowKey, Row]) -> tuple[int, int]:

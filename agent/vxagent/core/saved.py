@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from vxagent.core.effects import Document
-from vxagent.core.numbers import Numbers
+from vxagent.core.numbers import VTEP, Numbers, slots_for
+from vxagent.core.remote_saved import REMOTE, load_remote, remote_document
 from vxagent.core.state import Before, Owner, State
 from vxagent.core.unfinished import from_document
 from vxagent.errors import StoreError, VxagentError
@@ -16,8 +17,9 @@ from vxagent.model.lease import Lease
 from vxagent.model.port import Hook, Mode, Port, Uplink
 from vxagent.model.rate import Rate
 from vxagent.model.segment import Segment, UnknownUnicast
+from vxagent.model.vtep import Overlay, Vtep
 
-Saved = Segment | Port | Uplink | StaticEntry | Lease | Before
+Saved = Segment | Port | Uplink | Overlay | Vtep | StaticEntry | Lease | Before
 
 
 def to_document(saved: Saved) -> Document:
@@ -38,7 +40,13 @@ def documents_of(state: State, touched: Iterable[Owner]) -> dict[tuple[str, str]
                 found["fdb", name] = to_document(state.fdb[segment, mac])
         elif kind == "lease" and name in state.leases:
             found["lease", name] = {"leases": [to_document(lease) for lease in state.leases[name]]}
-        elif kind == "port" and (name in state.ports or name in state.uplinks):
+        elif kind in REMOTE:
+            document = remote_document(state.remote, kind, name)
+            if document is not None:
+                found[kind, name] = document
+        elif kind == "overlay" and state.overlay is not None:
+            found["overlay", name] = to_document(state.overlay)
+        elif kind == "port":
             _add_port(found, state, name)
     return found
 
@@ -51,8 +59,11 @@ def load_state(documents: dict[tuple[str, str], Document]) -> State:
     """
     state = State()
     given: dict[tuple[str, str], int] = {}
+    remote = {key: document for key, document in documents.items() if key[0] in REMOTE}
     for (kind, name), document in documents.items():
         try:
+            if kind in REMOTE:
+                continue
             _load(state, given, kind, name, dict(document))
         except (VxagentError, TypeError, ValueError, KeyError) as exc:
             raise StoreError(
@@ -60,6 +71,7 @@ def load_state(documents: dict[tuple[str, str], Document]) -> State:
                 "use the version that wrote it, or move the state directory away",
             ) from exc
     state.numbers = Numbers(given)
+    state.remote = load_remote(remote)
     return state
 
 
@@ -81,6 +93,11 @@ def _load(state: State, given: dict[tuple[str, str], int], kind: str, name: str,
         case "uplink":
             fields["hook"] = Hook(fields["hook"])
             state.uplinks[name] = Uplink(**fields)
+        case "overlay":
+            state.overlay = Overlay(**fields)
+        case "vtep":
+            fields["vnis"] = tuple(fields["vnis"])
+            state.vteps[name] = Vtep(**fields)
         case "fdb":
             entry = StaticEntry(**fields)
             state.fdb[entry.segment, entry.mac] = entry
@@ -98,17 +115,22 @@ def _load(state: State, given: dict[tuple[str, str], int], kind: str, name: str,
 
 
 def _add_port(found: dict[tuple[str, str], Document], state: State, name: str) -> None:
-    port = state.ports.get(name)
-    if port is not None:
-        found["port", name] = to_document(port)
-    else:
+    """An owner in the space "port": itself, if it is desired, and what it has if it is to have a handle."""
+    address = name.removeprefix(VTEP)
+    if name in state.ports:
+        found["port", name] = to_document(state.ports[name])
+    elif name in state.uplinks:
         found["uplink", name] = to_document(state.uplinks[name])
+    elif address != name and address in state.vteps:
+        found["vtep", address] = to_document(state.vteps[address])
+    if not state.exists(name):
+        return
     _add_number(found, state, "port", name)
     _add_number(found, state, "counter", name)
     for segment, _ in state.memberships(name):
-        _add_number(found, state, f"slot/{segment}", name)
+        _add_number(found, state, slots_for(name, segment), name)
         _add_number(found, state, "counter", f"{name}/{segment}")
-    ifname = name if port is None else state.device_name(port)
+    ifname = state.device_of(name)
     if ifname in state.before:
         found["before", ifname] = to_document(state.before[ifname])
 

@@ -6,14 +6,18 @@ import hashlib
 from dataclasses import dataclass, field, replace
 
 from vxagent.core.effects import Effect, Xdp
-from vxagent.core.numbers import Numbers
-from vxagent.core.tables import Rows
+from vxagent.core.migration import Placement, placement
+from vxagent.core.numbers import UNDERLAY, VTEP, Numbers, underlay_owner, vtep_owner
+from vxagent.core.remote import NO_CLUSTER, Remote
+from vxagent.core.tables import PortMode, Rows
 from vxagent.errors import NotFound
 from vxagent.model.device import Device
 from vxagent.model.fdb import StaticEntry
+from vxagent.model.ids import VLAN_VNIS
 from vxagent.model.lease import Lease
 from vxagent.model.port import Mode, Port, PortState, Uplink
 from vxagent.model.segment import Segment
+from vxagent.model.vtep import Overlay, Vtep, number
 
 DEFAULT_AGEING_S = 300  # IEEE 802.1D, 7.9.2
 
@@ -56,8 +60,10 @@ class State:
     Attributes:
         host: the host's name.
         ageing_s: learned FDB entries not seen for longer are absent; 0: never.
-        segments, ports, uplinks: desired, by name, id and ifname.
+        overlay: this host's part in the overlay, or None; as the config says.
+        segments, ports, uplinks, vteps: desired, by name, id, ifname and address.
         fdb: desired static entries, by (segment, MAC).
+        remote: what the cluster says of other hosts and of bindings.
         leases: as last seen, by port id; of ports that are held to them.
         numbers: handles, slots, counters.
         before: by ifname.
@@ -71,10 +77,13 @@ class State:
 
     host: str = ""
     ageing_s: int = DEFAULT_AGEING_S
+    overlay: Overlay | None = None
     segments: dict[str, Segment] = field(default_factory=dict)
     ports: dict[str, Port] = field(default_factory=dict)
     uplinks: dict[str, Uplink] = field(default_factory=dict)
+    vteps: dict[str, Vtep] = field(default_factory=dict)
     fdb: dict[tuple[str, str], StaticEntry] = field(default_factory=dict)
+    remote: Remote = NO_CLUSTER
     leases: dict[str, tuple[Lease, ...]] = field(default_factory=dict)
     numbers: Numbers = field(default_factory=Numbers)
     before: dict[str, Before] = field(default_factory=dict)
@@ -92,6 +101,7 @@ class State:
             segments=dict(self.segments),
             ports=dict(self.ports),
             uplinks=dict(self.uplinks),
+            vteps=dict(self.vteps),
             fdb=dict(self.fdb),
             leases=dict(self.leases),
             numbers=self.numbers.copy(),
@@ -122,7 +132,7 @@ class State:
         return self.numbers.number("segment", name)
 
     def names(self, space: str) -> dict[int, str]:
-        """Number → owner for the space "port" (port ids and uplink device names) or "segment"."""
+        """Number → owner for the space "port" or "segment"."""
         return {number: owner for (at, owner), number in self.numbers.given.items() if at == space}
 
     def counters_of(self, name: str) -> dict[str | None, int]:
@@ -134,11 +144,120 @@ class State:
         return found
 
     def memberships(self, name: str) -> tuple[tuple[str, int], ...]:
-        """(segment, VID) of a port or an uplink, VID 0 untagged. An uplink carries every segment with a VLAN."""
-        port = self.ports.get(name)
-        if port is not None:
-            return port.memberships
-        return tuple((s.name, s.vlan) for s in self.segments.values() if s.vlan is not None)
+        """(segment, VID) of an owner in the space "port"; VID 0 is untagged.
+
+        Between hosts a segment is on the VTEPs that have its VNI where this host has an overlay, else on all uplinks if
+        it has a VLAN; on both where this host bridges the two.
+        """
+        if name in self.ports:
+            return self.ports[name].memberships
+        if name.startswith(UNDERLAY):
+            return ()
+        if name.startswith(VTEP):
+            return self._segments_of(name.removeprefix(VTEP))
+        lowest = self._lowest_vteps()
+        return tuple(
+            (s.name, s.vlan) for s in self.segments.values() if s.vlan is not None and self._on_vlan(s, lowest)
+        )
+
+    def _segments_of(self, address: str) -> tuple[tuple[str, int], ...]:
+        """The memberships of a VTEP: by its VNIs as they were stated, or by what the cluster says."""
+        vtep = self.all_vteps.get(address)
+        if vtep is None or self.unreachable(vtep):
+            return ()
+        peer = self.remote.by_vtep.get(address)
+        vnis, names = frozenset(vtep.vnis), peer.segments if peer is not None else frozenset()
+        return tuple(
+            (s.name, 0) for s in self.segments.values() if s.name in names or (s.vni is not None and s.vni in vnis)
+        )
+
+    def tunnel_vni(self, segment: Segment) -> int | None:
+        """The VNI with which frames of the segment go through tunnels: its own, or one for those alone that follow a
+        VM, where it is between hosts by its VLAN; None: none do."""
+        if self.overlay is None:
+            return None
+        if segment.vni is None and segment.vlan is not None and self.remote.on:
+            return VLAN_VNIS + segment.vlan
+        return segment.vni
+
+    def floods_to(self, name: str, segment: str) -> bool:
+        """Whether an owner in the space "port" that is in a segment gets what is flooded there."""
+        if not name.startswith(VTEP):
+            return True
+        peer = self.remote.by_vtep.get(name.removeprefix(VTEP))
+        return self.segments[segment].vni is not None and not (peer is not None and peer.silent)
+
+    @property
+    def all_vteps(self) -> dict[str, Vtep]:
+        """Those that were stated, and those of the cluster."""
+        return {**self.remote.vteps, **self.vteps} if self.remote.peers else self.vteps
+
+    def bridges(self, segment: str) -> bool:
+        """This host is the one that takes frames of the segment from its VLAN to its VNI and back: as the cluster says
+        or, without one, of all that have the VNI the one with the lowest address."""
+        it = self.segments[segment]
+        return None not in (it.vlan, it.vni, self.overlay) and self._on_vlan(it, self._lowest_vteps())
+
+    def _on_vlan(self, segment: Segment, lowest: dict[int, int]) -> bool:
+        if self.overlay is None or segment.vni is None:
+            return True
+        if self.remote.on:
+            return self.remote.bridges.get(segment.name) == self.host
+        own = number(self.overlay.vtep)
+        return own < lowest.get(segment.vni, own + 1)
+
+    def _lowest_vteps(self) -> dict[int, int]:
+        """VNI → the lowest address, as a number, of those VTEPs of others that have it."""
+        lowest: dict[int, int] = {}
+        for vtep in self.tunnels:
+            at = number(vtep.address)
+            for vni in vtep.vnis:
+                lowest[vni] = min(at, lowest.get(vni, at))
+        return lowest
+
+    def unreachable(self, vtep: Vtep) -> str:
+        """Why this host has no tunnel to a VTEP, with what mends it; "" where it has."""
+        if self.overlay is None:
+            return "this host has no overlay; give it an [overlay] in vxagent.toml, then `vxagent reload`"
+        if vtep.address == self.overlay.vtep:
+            return f"{vtep.address} is this host's own VTEP; `vxagent vtep del {vtep.address}`"
+        if vtep.family != self.overlay.family:
+            own = f"IPv{self.overlay.family} with its own VTEP {self.overlay.vtep}"
+            return f"{vtep.address} is IPv{vtep.family}, this host's overlay {own}; `vxagent vtep del {vtep.address}`"
+        return ""
+
+    @property
+    def underlay(self) -> str:
+        """The owner in the space "port" whose program sees what comes for our VTEP: an uplink that the underlay device
+        is, or else the device alone; "" without an overlay."""
+        if self.overlay is None:
+            return ""
+        device = self.overlay.device
+        return device if device in self.uplinks else underlay_owner(device)
+
+    def exists(self, name: str) -> bool:
+        """Whether this owner in the space "port" is to have a handle."""
+        if name.startswith(VTEP):
+            vtep = self.all_vteps.get(name.removeprefix(VTEP))
+            return vtep is not None and not self.unreachable(vtep)
+        return name in self.ports or name in self.uplinks or (name.startswith(UNDERLAY) and name == self.underlay)
+
+    @property
+    def tunnels(self) -> list[Vtep]:
+        """The VTEPs to which this host has tunnels."""
+        return [vtep for vtep in self.all_vteps.values() if not self.unreachable(vtep)]
+
+    @property
+    def between(self) -> list[str]:
+        """The owners in the space "port" by which frames come and go between hosts: uplinks, the underlay, VTEPs."""
+        owners = [*self.uplinks, *(vtep_owner(vtep.address) for vtep in self.tunnels)]
+        return [*owners, self.underlay] if self.underlay not in ("", *self.uplinks) else owners
+
+    def device_of(self, name: str) -> str:
+        """The device on which the program of this owner in the space "port" runs; "" of a VTEP, which has none."""
+        if name in self.ports:
+            return self.device_name(self.ports[name])
+        return "" if name.startswith(VTEP) else name.removeprefix(UNDERLAY)
 
     def device_name(self, port: Port) -> str:
         """The device on which the switch's program runs for this port."""
@@ -151,21 +270,65 @@ class State:
         name = self.device_name(port)
         if port.mode is Mode.INTERNAL and handle not in self.attached and name not in self.devices:
             return PortState.PENDING, f"device {port.ifname} was removed; `vxagent reload` makes it anew"
-        return self._attachment_state(handle, name)
+        state, why = self._attachment_state(handle, port_id)
+        where = self.placement(port_id)
+        if state is not PortState.UP or where.mode is PortMode.UP:
+            return state, why
+        return PortState(where.mode.name.lower()), "its VM migrates; see `vxagent migrate status`"
+
+    def placement(self, port_id: str) -> Placement:
+        """What a port is, as far as migrations go."""
+        return placement(self.remote, self.host, port_id)
+
+    def moves_in(self, segment: str) -> bool:
+        """Whether frames for a port of this host in the segment are redirected to another host, or are going to be: a
+        frame that has read the segment's row reads the entry's later."""
+        if not self.remote.on:
+            return False
+        ports = (port for port in self.ports.values() if any(name == segment for name, _ in port.memberships))
+        return any(self._is_leaving(port.id) or self.placement(port.id).redirect for port in ports)
+
+    def _is_leaving(self, port: str) -> bool:
+        told = self.remote.ports.get(port)
+        return told is not None and told.owner == self.host and told.next is not None
+
+    def owner_of_host(self, host: str | None) -> str:
+        """The owner in the space "port" that the VTEP of another host is; "": it has none that is known."""
+        vtep = self.remote.vtep_of(host)
+        return vtep_owner(vtep) if vtep is not None else ""
 
     def uplink_state(self, ifname: str) -> tuple[PortState, str]:
         """The uplink's state, and why where it is not up. Raises NotFound."""
-        return self._attachment_state(self.handle_of_uplink(ifname), ifname, uplink=True)
+        return self._attachment_state(self.handle_of_uplink(ifname), ifname)
 
-    def _attachment_state(self, handle: int, ifname: str, *, uplink: bool = False) -> tuple[PortState, str]:
+    def overlay_state(self) -> tuple[PortState, str]:
+        """The state of the underlay device, and why where it is not up. Raises NotFound: there is no overlay."""
+        if self.overlay is None:
+            raise NotFound("overlay", "of this host")
+        return self._attachment_state(self.numbers.number("port", self.underlay), self.underlay)
+
+    def _attachment_state(self, handle: int, name: str) -> tuple[PortState, str]:
+        ifname = self.device_of(name)
         device = self.devices.get(ifname)
         if handle not in self.attached:
             if device is None:
                 return PortState.PENDING, f"device {ifname} is not there"
-            return PortState.PENDING, unusable(device, uplink=uplink) or f"device {ifname} could not be attached"
+            return PortState.PENDING, self.obstacle(name, device) or f"device {ifname} could not be attached"
         if device is not None and not device.up:
             return PortState.DOWN, f"device {ifname} is down; `ip link set dev {ifname} up`"
         return PortState.UP, ""
+
+    def obstacle(self, name: str, device: Device) -> str:
+        """Why the device cannot be taken for this owner in the space "port", with the command that mends it; "" when it
+        can."""
+        if not name.startswith(UNDERLAY):
+            return unusable(device, uplink=name in self.uplinks)
+        for port in self.ports.values():
+            if device.ifname in (port.ifname, self.device_name(port)):
+                return f"device {device.ifname} is port {port.id}; `vxagent port detach {port.id}`"
+        if device.master:
+            return f"device {device.ifname} is enslaved to {device.master}; name {device.master} in [overlay]"
+        return ""
 
 
 def unusable(device: Device, *, uplink: bool = False) -> str:

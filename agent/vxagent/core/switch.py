@@ -6,15 +6,19 @@ it was, and so does a plan whose effects fail, because only `commit` makes the p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from vxagent.core.checks import check, check_device, check_unused, check_uplink
+from vxagent.core import affected
+from vxagent.core.checks import check, check_device, check_mtu, check_unused, check_uplink, check_vtep
 from vxagent.core.document import Change, Contents, Desired, changes_of
 from vxagent.core.effects import Document
 from vxagent.core.leases import is_same
+from vxagent.core.numbers import vtep_owner
+from vxagent.core.overlay import fitting_mtu
 from vxagent.core.plan import Plan, make_plan
+from vxagent.core.remote import Remote
 from vxagent.core.saved import load_state
 from vxagent.core.state import Owner, State
 from vxagent.errors import Conflict, NotFound
@@ -23,7 +27,8 @@ from vxagent.model.fdb import StaticEntry
 from vxagent.model.ids import check_range
 from vxagent.model.lease import Lease
 from vxagent.model.port import Mode, Port, Uplink
-from vxagent.model.segment import Segment
+from vxagent.model.segment import FITTING_MTU, Segment
+from vxagent.model.vtep import Overlay, Vtep
 
 AGEING_MAX_S = 1_000_000  # IEEE 802.1Q-2018, table 8-6
 
@@ -62,6 +67,7 @@ class Draft:
         self.base = base
         self.state = base.copy()
         self.touched: dict[Owner, None] = {}
+        self.again: set[str] = set()
         self.make_missing = False
         self.letting_go = False
 
@@ -69,6 +75,7 @@ class Draft:
 
     def add_segment(self, segment: Segment) -> bool:
         """Add a segment; False when it was there, unchanged."""
+        segment = self._fitting(segment)
         if not self._is_new("segment", segment.name, self.state.segments.get(segment.name), segment):
             return False
         self._put_segment(segment)
@@ -78,7 +85,7 @@ class Draft:
     def set_segment(self, name: str, **changes: Any) -> None:
         """Change fields of a segment."""
         self.state.handle_of_segment(name)
-        self._put_segment(replace(self.state.segments[name], **changes))
+        self._put_segment(self._fitting(replace(self.state.segments[name], **changes)))
         self._check()
 
     def delete_segment(self, name: str) -> None:
@@ -130,6 +137,30 @@ class Draft:
         self.state.handle_of_uplink(ifname)
         self._drop_uplink(ifname)
 
+    # VTEPs
+
+    def add_vtep(self, vtep: Vtep) -> bool:
+        """State the VTEP of another host; False when it was stated, unchanged."""
+        if not self._is_new("vtep", vtep.address, self.state.vteps.get(vtep.address), vtep):
+            return False
+        self._put_vtep(vtep)
+        self._check()
+        return True
+
+    def set_vtep(self, address: str, **changes: Any) -> None:
+        """Change fields of a VTEP."""
+        self._put_vtep(replace(self._vtep(address), **changes))
+        self._check()
+
+    def delete_vtep(self, address: str) -> None:
+        """Forget a VTEP; static entries that name it go with it."""
+        self._drop_vtep(self._vtep(address))
+
+    def _vtep(self, address: str) -> Vtep:
+        if address not in self.state.vteps:
+            raise NotFound("vtep", address)
+        return self.state.vteps[address]
+
     # FDB
 
     def add_fdb(self, entry: StaticEntry) -> bool:
@@ -156,6 +187,7 @@ class Draft:
             contents: the document.
             prune: remove also what no `apply` made.
         """
+        contents = replace(contents, segments=tuple(map(self._fitting, contents.segments)))
         changes = changes_of(self.state, contents, prune=prune)
         for change in reversed(changes):
             if change.old is not None and change.new is None:
@@ -177,23 +209,38 @@ class Draft:
         self.state.ageing_s = check_range("ageing_s", seconds, 0, AGEING_MAX_S)
         self._touch("settings", "")
 
+    def overlay_read(self, overlay: Overlay | None) -> None:
+        """This is this host's part in the overlay now, whatever else is desired."""
+        if overlay == self.state.overlay:
+            return
+        self._touch_all(affected.overlay(self.state))
+        self.state.overlay = overlay
+        self._touch_all(affected.overlay(self.state))
+
+    def cluster_says(self, remote: Remote) -> None:
+        """This is what the cluster says now."""
+        old, self.state.remote = self.state.remote, remote
+        if old is not remote:
+            self._touch_all(affected.cluster(old, remote, self.state))
+
     # The machine
 
     def links_read(self, devices: Iterable[Device]) -> None:
         """All devices were read anew."""
         now = {device.ifname: device for device in devices}
         was, self.state.devices = self.state.devices, now
-        self._touch_devices({name for name in was.keys() | now.keys() if was.get(name) != now.get(name)})
+        changed = {name for name in was.keys() | now.keys() if was.get(name) != now.get(name)}
+        self._touch_all(affected.devices(self.state, changed))
 
     def link_changed(self, ifindex: int, device: Device | None) -> None:
         """A device came or changed, or (None) the one with this ifindex went."""
         for old in [d for d in self.state.devices.values() if d.ifindex == ifindex]:
             if device is None or old.ifname != device.ifname:
                 del self.state.devices[old.ifname]
-                self._touch_devices({old.ifname})
+                self._touch_all(affected.devices(self.state, {old.ifname}))
         if device is not None and self.state.devices.get(device.ifname) != device:
             self.state.devices[device.ifname] = device
-            self._touch_devices({device.ifname})
+            self._touch_all(affected.devices(self.state, {device.ifname}))
 
     def leases_seen(self, leases: Mapping[str, tuple[Lease, ...]]) -> None:
         """These are the leases now, by port id."""
@@ -205,13 +252,18 @@ class Draft:
     def take_off(self) -> None:
         """Let go of every device; what is desired stays."""
         self.letting_go = True
-        for name in (*self.state.ports, *self.state.uplinks):
+        for name in (*self.state.ports, *self.state.between):
             self._touch("port", name)
 
     def plan(self) -> Plan:
         """What is to be done, and the state that follows."""
         return make_plan(
-            self.base, self.state, self.touched, make_missing=self.make_missing, letting_go=self.letting_go
+            self.base,
+            self.state,
+            self.touched,
+            again=self.again,
+            make_missing=self.make_missing,
+            letting_go=self.letting_go,
         )
 
     # How objects get into and out of the state, unchecked
@@ -224,6 +276,8 @@ class Draft:
                 self._put_port(new)
             case Uplink():
                 self._put_uplink(new)
+            case Vtep():
+                self._put_vtep(new)
             case StaticEntry():
                 self._put_fdb(new)
 
@@ -235,38 +289,53 @@ class Draft:
                 self._drop_port(old.id)
             case Uplink():
                 self._drop_uplink(old.ifname)
+            case Vtep():
+                self._drop_vtep(old)
             case StaticEntry():
                 self._drop_fdb((old.segment, old.mac))
 
+    def _fitting(self, segment: Segment) -> Segment:
+        """The segment with an MTU, where it asks for none."""
+        return replace(segment, mtu=fitting_mtu(self.state, segment)) if segment.mtu == FITTING_MTU else segment
+
     def _put_segment(self, segment: Segment) -> None:
         old = self.state.segments.get(segment.name)
+        if old is None or (old.mtu, old.vni) != (segment.mtu, segment.vni):
+            check_mtu(self.state, segment)
         self.state.segments[segment.name] = segment
         self.state.numbers.take("segment", segment.name)
         self._touch("segment", segment.name)
-        if (old.vlan if old else None) != segment.vlan:
-            self._touch_uplinks()
+        was = (old.vlan, old.vni) if old is not None else (None, None)
+        if was != (segment.vlan, segment.vni):
+            self._touch_all(affected.between(self.state, {segment.vni, was[1]}))
         if old is not None and old.mtu != segment.mtu:
-            self._touch_members(segment.name)
+            self._touch_all(affected.members(self.state, segment.name))
 
     def _drop_segment(self, name: str) -> None:
-        if self.state.segments.pop(name).vlan is not None:
-            self._touch_uplinks()
+        gone = self.state.segments.pop(name)
+        self._touch_all(affected.between(self.state, {gone.vni}))
         self._touch("segment", name)
 
     def _put_port(self, port: Port) -> None:
-        if port.id not in self.state.ports:
+        old = self.state.ports.get(port.id)
+        if old is None:
             check_device(self.state, port)
             self.make_missing = True
         self.state.ports[port.id] = port
         self._touch("port", port.id)
+        self._touch_all(affected.told(self.state, port.id))
+        if old is not None and old.ifname != port.ifname:
+            self._touch_all(affected.underlay(self.state, old.ifname))
         if not port.dhcp_snoop:
             self._keep_leases(port.id, ())
 
     def _drop_port(self, port_id: str) -> None:
-        del self.state.ports[port_id]
+        gone = self.state.ports.pop(port_id)
         self._touch("port", port_id)
+        self._touch_all(affected.told(self.state, port_id))
+        self._touch_all(affected.underlay(self.state, gone.ifname))  # which the port has kept from it
         self._keep_leases(port_id, ())
-        self._drop_entries_of(port_id)
+        self._drop_entries(lambda entry: entry.port == port_id)
 
     def _keep_leases(self, port_id: str, leases: tuple[Lease, ...]) -> None:
         if leases:
@@ -276,14 +345,30 @@ class Draft:
         self._touch("lease", port_id)
 
     def _put_uplink(self, uplink: Uplink) -> None:
+        self._touch_all(affected.underlay(self.state, uplink.ifname))
         self.state.uplinks[uplink.ifname] = uplink
         check_uplink(self.state, uplink.ifname)
         self._touch("port", uplink.ifname)
+        self._touch_all(affected.underlay(self.state, uplink.ifname))
 
     def _drop_uplink(self, ifname: str) -> None:
+        self._touch_all(affected.underlay(self.state, ifname))
         del self.state.uplinks[ifname]
         self._touch("port", ifname)
-        self._drop_entries_of(ifname)
+        self._touch_all(affected.underlay(self.state, ifname))
+        self._drop_entries(lambda entry: entry.port == ifname)
+
+    def _put_vtep(self, vtep: Vtep) -> None:
+        self.state.vteps[vtep.address] = vtep
+        check_vtep(self.state, vtep.address)
+        self._touch("port", vtep_owner(vtep.address))
+        self._touch_all(affected.between(self.state))
+
+    def _drop_vtep(self, vtep: Vtep) -> None:
+        del self.state.vteps[vtep.address]
+        self._touch("port", vtep_owner(vtep.address))
+        self._touch_all(affected.between(self.state))
+        self._drop_entries(lambda entry: entry.vtep == vtep.address)
 
     def _put_fdb(self, entry: StaticEntry) -> None:
         self.state.fdb[entry.segment, entry.mac] = entry
@@ -293,28 +378,15 @@ class Draft:
         if self.state.fdb.pop(key, None) is not None:
             self._touch("fdb", "/".join(key))
 
-    def _drop_entries_of(self, name: str) -> None:
-        for key in [k for k, entry in self.state.fdb.items() if entry.port == name]:
+    def _drop_entries(self, goes: Callable[[StaticEntry], bool]) -> None:
+        for key in [k for k, entry in self.state.fdb.items() if goes(entry)]:
             self._drop_fdb(key)
 
     def _touch(self, kind: str, name: str) -> None:
         self.touched[kind, name] = None
 
-    def _touch_members(self, segment: str) -> None:
-        for port in self.state.ports.values():
-            if any(name == segment for name, _ in port.memberships):
-                self._touch("port", port.id)
-
-    def _touch_uplinks(self) -> None:
-        for ifname in self.state.uplinks:
-            self._touch("port", ifname)
-
-    def _touch_devices(self, ifnames: set[str]) -> None:
-        for ifname in ifnames & self.state.uplinks.keys():
-            self._touch("port", ifname)
-        for port in self.state.ports.values():
-            if self.state.device_name(port) in ifnames:
-                self._touch("port", port.id)
+    def _touch_all(self, owners: Iterable[Owner]) -> None:
+        self.touched |= dict.fromkeys(owners)
 
     def _check(self) -> None:
         check(self.state, tuple(self.touched))
@@ -326,7 +398,7 @@ class Draft:
             return True
         if old == replace(new, applied=old.applied):
             return False
-        verb = "set" if kind in ("segment", "port") else "del"
+        verb = "set" if kind in ("segment", "port", "vtep") else "del"
         raise Conflict(
             f"{kind} {name} is there already and differs", f"use `vxagent {kind.split(maxsplit=1)[0]} {verb}`"
         )

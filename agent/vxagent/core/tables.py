@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 PORT_BITS = 32  # of a port and an address family in keys of `addresses` and `prefixes`
 ADDRESS_BITS = 128
 ALL_BITS = PORT_BITS + ADDRESS_BITS
+VTEP_SLOT = 0x8000  # where the slots of VTEPs begin
 
 
 class Table(StrEnum):
@@ -27,11 +28,15 @@ class Table(StrEnum):
     FIRST = "first"
     ADDRESSES = "addresses"
     PREFIXES = "prefixes"
+    VTEPS = "vteps"
     PORTS = "ports"
     MEMBERS = "members"
     VIDS = "vids"
     FDB = "fdb"
     NEIGHBOURS = "neighbours"
+    VNIS = "vnis"
+    TUNNELS = "tunnels"
+    OVERLAY = "overlay"
     DEVICES = "devices"
     SLOTS = "slots"
 
@@ -55,6 +60,7 @@ class PortFlag(IntFlag):
     PREFIXES = 1024
     SHADOW = 2048
     SNOOPED = 4096
+    VTEP = 8192
 
 
 class _Open(IntEnum):
@@ -87,6 +93,8 @@ class SegmentFlag(IntFlag):
     NEIGHBOURS = 2
     LEASES = 4
     GROUPS = 8
+    MOVING = 16
+    BY_VLAN = 32
 
 
 class Origin(_Open):
@@ -109,6 +117,7 @@ class FdbFlag(IntFlag):
     """vx_fdb_entry.flags."""
 
     LISTED = 1
+    REDIRECT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +137,7 @@ class SegmentRow:
     flags: SegmentFlag
     vni: int
     vlan: int
+    vteps: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +178,7 @@ class DeviceRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MembershipRow:
-    """members, vids and slots: one port in one segment. vid 0: untagged."""
+    """members, vids and slots: one port in one segment. vid 0: untagged. slot: of a VTEP from VTEP_SLOT on."""
 
     port: int
     segment: int
@@ -179,13 +189,41 @@ class MembershipRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FdbRow:
-    """fdb: a static or cluster entry."""
+    """fdb: a static or cluster entry. via: of a port whose VM is on another host for now, that host's VTEP."""
 
     port: int
-    vtep: int
     segment: int
     origin: Origin
     flags: FdbFlag
+    via: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverlayRow:
+    """overlay[0]. octets: 16, as on the wire."""
+
+    ifindex: int
+    port: int
+    family: int
+    octets: bytes
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VtepRow:
+    """vteps[port handle] and tunnels[address]. octets: 16, as on the wire."""
+
+    port: int
+    family: int
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VniRow:
+    """vnis[VNI]."""
+
+    vni: int
+    segment: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +261,9 @@ Row = (
     | DeviceRow
     | MembershipRow
     | FdbRow
+    | OverlayRow
+    | VtepRow
+    | VniRow
     | AddressRow
     | FirstRow
     | NeighbourRow
@@ -249,6 +290,16 @@ def slot_key(segment: int, slot: int) -> int:
 def fdb_key(segment: int, mac: int) -> int:
     """Key of `fdb`; `mac` with its first octet highest."""
     return segment << 48 | mac
+
+
+def tunnel_key(address: IPv4Address | IPv6Address) -> int:
+    """Key of `tunnels`: the octets of the address, from its first bit on."""
+    return int(address) << ADDRESS_BITS - address.max_prefixlen
+
+
+def address_octets(address: IPv4Address | IPv6Address) -> bytes:
+    """16 octets, as on the wire; an IPv4 address in the first four."""
+    return address.packed.ljust(ADDRESS_BITS // 8, b"\0")
 
 
 def address_key(port: int, network: IPv4Network | IPv6Network) -> tuple[Table, int]:

@@ -10,11 +10,12 @@ import struct
 from enum import IntEnum, IntFlag
 from typing import Any
 
-from vxagent.core.tables import ALL_BITS, FdbFlag, NeighbourOrigin, Origin, PortFlag, PortMode, SegmentFlag
-from vxagent.model.ids import MAX_MEMBERS
+from vxagent.core.tables import ALL_BITS, VTEP_SLOT, FdbFlag, NeighbourOrigin, Origin, PortFlag, PortMode, SegmentFlag
+from vxagent.model.ids import MAX_MEMBERS, MAX_VTEPS
 
 LAYOUT = 1  # part of the pin path
-CHUNK = 69  # flood slots that one tail call visits
+CHUNK = 79  # flood slots that one tail call visits
+VTEP_CHUNK = 128  # of VTEPs
 MAX_LEASES = 64  # of one port
 MOVES, MOVES_S, HOLD_S = 5, 10, 60  # a MAC that moves more often in so long is held for so long
 FLOW_BITS = 12
@@ -92,6 +93,7 @@ class EventType(IntEnum):
     FDB_FULL = 3
     MAC_HELD = 4
     LEASE_REFUSED = 5
+    ANNOUNCED = 6
 
 
 class Prog(IntEnum):
@@ -101,6 +103,8 @@ class Prog(IntEnum):
     SNOOP = 1
     LEASE = 2
     WALK = 3
+    REPLICATE = 4
+    TUNNEL = 5
 
 
 class Layout:
@@ -156,10 +160,13 @@ PORT = Layout(
     counter_none="I",
     max_macs="I",
 )
-SEGMENT = Layout("vx_segment", handle="H", slots="H", mtu="H", flags="H", vni="I", vlan="H", reserved="H")
+SEGMENT = Layout("vx_segment", handle="H", slots="H", mtu="H", flags="H", vni="I", vlan="H", vteps="H")
 DEVICE = Layout("vx_device", ifindex="I", port="H", reserved="H")
 MEMBERSHIP = Layout("vx_membership", port="H", segment="H", vid="H", slot="H", counter="I", reserved="I")
-FDB_ENTRY = Layout("vx_fdb_entry", port="H", vtep="H", segment="H", origin="B", flags="B", seen_ns="Q")
+FDB_ENTRY = Layout("vx_fdb_entry", port="H", via="H", segment="H", origin="B", flags="B", seen_ns="Q")
+OVERLAY = Layout("vx_overlay", ifindex="I", port="H", family="H", octets="16s", ttl="I", reserved="I")
+VTEP = Layout("vx_vtep", port="H", family="H", reserved="I", octets="16s")
+VNI = Layout("vx_vni", vni="I", segment="H", reserved="H")
 MOVES_ROW = Layout("vx_moves", key="Q", began_ns="Q", held_ns="Q", count="I", home="H", reserved="H")
 ADDRESS_KEY = Layout("vx_address_key", bits="I", port="H", family="H", octets="16s")
 ADDRESS = Layout("vx_address", port="H", reserved="H")
@@ -196,11 +203,20 @@ FLOW = Layout(
     mtu="H",
     segment_flags="H",
 )
+HOP = Layout("vx_hop", until_ns="Q", epoch="Q", macs="2Q")
 LISTENING = Layout("vx_listening", since_ns="Q", router_ns="2Q", settled_ns="2Q", joins="Q", refused="Q")
 QUERIERS = Layout("vx_queriers", began_ns="2Q", until_ns="2Q")
 TRAFFIC = Layout("vx_traffic", packets="4Q", bytes="4Q", tx_packets="Q", tx_bytes="Q", copies="Q")
 DROP_KEY = Layout("vx_drop_key", port="H", segment="H", reason="H", kind="H")
 DROP_COUNT = Layout("vx_drop_count", packets="Q", bytes="Q")
+CARRIED = Layout(
+    "vx_carried",
+    counter="I",
+    reserved="I",
+    traffic=f"{TRAFFIC.size // 8}Q",
+    drop=f"{DROP_KEY.size // 2}H",
+    dropped=f"{DROP_COUNT.size // 8}Q",
+)
 LEARNING = Layout("vx_learning", learned="Q", limited="Q", moved="Q", full="Q", held="Q")
 LIMITS = Layout(
     "vx_limits",
@@ -223,6 +239,9 @@ STRUCTS = (
     SEGMENT,
     DEVICE,
     MEMBERSHIP,
+    OVERLAY,
+    VTEP,
+    VNI,
     FDB_ENTRY,
     MOVES_ROW,
     ADDRESS_KEY,
@@ -234,10 +253,12 @@ STRUCTS = (
     GROUP,
     LISTENING,
     FLOW,
+    HOP,
     QUERIERS,
     TRAFFIC,
     DROP_KEY,
     DROP_COUNT,
+    CARRIED,
     LEARNING,
     LIMITS,
     BUCKETS,
@@ -266,6 +287,9 @@ DEFINES = {
     "VX_CHUNK": CHUNK,
     "VX_MAX_LEASES": MAX_LEASES,
     "VX_MAX_MEMBERS": MAX_MEMBERS,
+    "VX_VTEP_SLOT": VTEP_SLOT,
+    "VX_VTEP_CHUNK": VTEP_CHUNK,
+    "VX_MAX_VTEPS": MAX_VTEPS,
     "VX_MOVES": MOVES,
     "VX_MOVES_S": MOVES_S,
     "VX_HOLD_S": HOLD_S,

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from vxagent.core.audit import Fault, XdpAt
 from vxagent.core.effects import (
+    AddCounts,
+    Announce,
     Attach,
     ClearCounters,
     DeleteRow,
@@ -35,7 +37,6 @@ class FdbEntry:
     segment: int
     mac: int
     port: int
-    vtep: int
     origin: Origin
     age_s: float | None
     held_s: float | None = None
@@ -196,6 +197,12 @@ class Datapath(Protocol):
     def end_leases(self, effect: EndLeases) -> None:
         """Remove a port's leases."""
 
+    def add_counts(self, effect: AddCounts) -> None:
+        """Add what a port has counted elsewhere."""
+
+    def announce(self, effect: Announce) -> None:
+        """Tell a network where a MAC is."""
+
     def clear_counters(self, effect: ClearCounters) -> None:
         """Forget a port's counters."""
 
@@ -231,6 +238,9 @@ class Datapath(Protocol):
     def xdp_refused(self) -> dict[int, str]:
         """Port handle → why its device did not take the program, where it was to run."""
 
+    def xdp_taken(self) -> set[int]:
+        """Those of them where that was because of somebody else's program there."""
+
     def foreign(self, ifindexes: Iterable[int]) -> dict[int, list[int]]:
         """Ifindex → the kernel's numbers of the programs of others at tcx ingress, of those devices that have any."""
 
@@ -263,6 +273,9 @@ class Datapath(Protocol):
 
     def multicast(self, places: Mapping[tuple[int, int], int]) -> Multicast:
         """What is known of groups; `places`: (segment, port) → index into `traffic`, of all ports to be told of."""
+
+    def events_fd(self) -> int | None:
+        """A descriptor that can be read when there are events that must not wait; None: look from time to time."""
 
     def events(self) -> list[Event]:
         """Take the records that wait in the event ring, oldest first, at most EVENTS_AT_ONCE."""

@@ -183,6 +183,20 @@ def unpin(path: Path) -> None:
     steps.taken()
 
 
+def pins_in(directory: Path) -> list[Path]:
+    """What is pinned in a directory; nothing where there is none.
+
+    Raises:
+        HostError: it cannot be read.
+    """
+    try:
+        return list(directory.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise HostError.of(f"cannot read the pins in {directory}", error, "run as root") from error
+
+
 def open_pin(path: Path) -> int | None:
     """Open what is pinned at `path`.
 
@@ -237,12 +251,12 @@ def possible_cpus() -> int:
     """How many CPUs a per-CPU map holds values for.
 
     Raises:
-        HostError: /sys is not there.
+        HostError: /sys is not there, or cannot be read.
     """
     try:
         return parse_cpus(Path("/sys/devices/system/cpu/possible").read_text())
     except OSError as exc:
-        raise HostError(f"cannot read the possible CPUs: {exc.strerror}", "mount sysfs at /sys") from exc
+        raise HostError.of("cannot read the possible CPUs", exc, "mount sysfs at /sys") from exc
 
 
 def parse_cpus(text: str) -> int:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from vxagent.core.audit import Fault, XdpAt
 from vxagent.core.effects import (
+    AddCounts,
+    Announce,
     Attach,
     ClearCounters,
     DeleteRow,
@@ -29,8 +31,8 @@ from vxagent.core.effects import (
     Xdp,
 )
 from vxagent.core.tables import Rows, Table
-from vxagent.datapath import bpf, bpf_link, bpffs, description, maps, programs, source
-from vxagent.datapath.attachments import Attachments, Clsact, ClsactAttachments, TcxAttachments
+from vxagent.datapath import abi, bpf, bpf_link, bpffs, codec, description, errands, maps, programs, source
+from vxagent.datapath.attachments import Clsact, ClsactAttachments, TcxAttachments, attachments_of
 from vxagent.datapath.base import EVENTS_AT_ONCE, Drop, Event, FdbEntry, Learning, Lease, Multicast, Traffic
 from vxagent.datapath.bpf_map import Map
 from vxagent.datapath.bpf_prog import Program, ProgSpec
@@ -148,6 +150,7 @@ class BpfDatapath:
             self.take_over()
             return
         before = self._now
+        self._pins.remove_unfinished()
         takeover = self._takeover = Takeover.prepare(self._pins, wanted, [before.tables])
         opened: Opened | None = None
         try:
@@ -196,8 +199,10 @@ class BpfDatapath:
         self._now.writer.delete(effect)
 
     def attach(self, effect: Attach) -> None:
-        """Run the program on a device; where the port runs one already, swap it."""
-        self._now.attachments.attach(effect, self._program(programs.TC))
+        """Run the program on a device; where the port runs one already, swap it. The table says whether the device is
+        the underlay, and needs one at its egress too."""
+        out = self._program(programs.OUT) if self._underlay() == effect.handle else None
+        self._now.attachments.attach(effect, self._program(programs.TC), out)
 
     def detach(self, effect: Detach) -> None:
         """Take it off; a device that is gone is no failure."""
@@ -221,6 +226,14 @@ class BpfDatapath:
     def end_leases(self, effect: EndLeases) -> None:
         """Remove a port's leases."""
         self._now.leases.end(effect.port, effect.segment)
+
+    def add_counts(self, effect: AddCounts) -> None:
+        """Add what a port has counted elsewhere."""
+        errands.add_counts(self._program(programs.CARRY), effect)
+
+    def announce(self, effect: Announce) -> None:
+        """Tell a network where a MAC is."""
+        errands.announce(self._program(programs.SAY), effect)
 
     def clear_counters(self, effect: ClearCounters) -> None:
         """Forget what a port, a segment or both counted together; of a port alone also what it learned,
@@ -257,8 +270,15 @@ class BpfDatapath:
 
     def runs(self, wanted: Mapping[int, int]) -> dict[int, bool]:
         """Port handle → whether the tc program in use runs on that device; what is costly to look at is left out."""
-        generation = self._now.generation
-        return self._now.attachments.runs(wanted, generation.programs[programs.TC.name]) if generation else {}
+        generation, attachments = self._now.generation, self._now.attachments
+        if generation is None:
+            return {}
+        found = attachments.runs(wanted, generation.programs[programs.TC.name])
+        underlay = self._underlay()
+        if found.get(underlay):
+            out = generation.programs[programs.OUT.name]
+            found[underlay] = attachments.runs_out(underlay, wanted[underlay], out)
+        return found
 
     def xdp_at(self, wanted: Mapping[int, int]) -> dict[int, XdpAt]:
         """Port handle → what XDP does at that device now."""
@@ -284,6 +304,10 @@ class BpfDatapath:
     def xdp_refused(self) -> dict[int, str]:
         """Port handle → why its device did not take the program."""
         return dict(self._now.xdp.refused)
+
+    def xdp_taken(self) -> set[int]:
+        """Those of them where that was because of somebody else's program there."""
+        return set(self._now.xdp.taken())
 
     def foreign(self, ifindexes: Iterable[int]) -> dict[int, list[int]]:
         """Ifindex → the kernel's numbers of the programs of others at tcx ingress, of those devices that have any."""
@@ -329,6 +353,10 @@ class BpfDatapath:
         """What is known of groups."""
         return self._now.groups.read(places)
 
+    def events_fd(self) -> int | None:
+        """That of the ring."""
+        return self._now.maps["events"].fd
+
     def events(self) -> list[Event]:
         """Take the records that wait in the event ring, oldest first, at most EVENTS_AT_ONCE."""
         before, self._events = self._events[:EVENTS_AT_ONCE], self._events[EVENTS_AT_ONCE:]
@@ -340,18 +368,16 @@ class BpfDatapath:
             raise HostError("the data path is not open")
         return self._objects
 
+    def _underlay(self) -> int:
+        """The port handle of the underlay device, 0 for none."""
+        value = self._now.maps[Table.OVERLAY].lookup(codec.encode_key(Table.OVERLAY, 0))
+        return int(abi.OVERLAY.unpack(value)["port"]) if value else 0
+
     def _opened(self, tables: TableSet) -> Opened:
         ledger = Ledger()
-        attachments = self._attachments(tables.maps[Table.DEVICES], ledger)
+        attachments = attachments_of(self._pins, self._clsact, tables.maps[Table.DEVICES], ledger, tcx=self._has_tcx())
         xdp = XdpDevices(self._pins.xdp, tables.maps["xdp_devices"], ledger)
         return Opened(tables, attachments, xdp, Mender(self._pins, tables.pins, self._mount, ledger))
-
-    def _attachments(self, devices: Map, ledger: Ledger) -> Attachments:
-        if self._has_tcx():
-            return TcxAttachments(self._pins.links, ledger)
-        if self._clsact is None:
-            raise HostError("this kernel has no tcx", "use kernel 6.6 or newer")
-        return ClsactAttachments(self._clsact, devices)
 
     def _has_tcx(self) -> bool:
         return not self._force_clsact and bpf_link.has_tcx()
@@ -359,7 +385,7 @@ class BpfDatapath:
     def _take_off(self) -> None:
         """Take the programs off, as far as pins tell where they are; unopened, whatever the sizes."""
         links_below(self._pins.xdp).remove()
-        TcxAttachments(self._pins.links).remove()
+        TcxAttachments(self._pins.links, self._pins.out).remove()
         if self._clsact is None or self._has_tcx():
             return
         for pins in self._pins.sets():

@@ -20,7 +20,7 @@ _LINK_INFO = struct.Struct("=4xII4xI")  # id, prog_id, ifindex of a tcx or XDP l
 
 _F_BEFORE = 1 << 3  # BPF_F_BEFORE, of no other program: before all
 _XDP_FLAGS_DRV_MODE = 1 << 2
-_FLAGS = {AttachType.TCX_INGRESS: _F_BEFORE, AttachType.XDP: _XDP_FLAGS_DRV_MODE}
+_FLAGS = {AttachType.TCX_INGRESS: _F_BEFORE, AttachType.TCX_EGRESS: _F_BEFORE, AttachType.XDP: _XDP_FLAGS_DRV_MODE}
 
 _MOST = 64  # programs at one hook, BPF_MPROG_MAX
 _NO_SUCH_IFINDEX = 0x7FFFFFFF

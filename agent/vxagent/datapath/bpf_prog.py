@@ -49,6 +49,7 @@ class AttachType(IntEnum):
     NONE = 0
     XDP = 37
     TCX_INGRESS = 46
+    TCX_EGRESS = 47
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

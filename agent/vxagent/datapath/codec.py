@@ -24,6 +24,7 @@ from vxagent.core.tables import (
     NeighbourOrigin,
     NeighbourRow,
     Origin,
+    OverlayRow,
     PortFlag,
     PortMode,
     PortRow,
@@ -32,6 +33,8 @@ from vxagent.core.tables import (
     SegmentRow,
     SettingsRow,
     Table,
+    VniRow,
+    VtepRow,
 )
 from vxagent.datapath import abi
 
@@ -72,6 +75,16 @@ class _NeighbourKey:
         return ((segment << 16 | family) << ADDRESS_BITS | int.from_bytes(octets, "big"),)
 
 
+class _TunnelKey:
+    """Keys of `tunnels`."""
+
+    def pack(self, key: int, /) -> bytes:
+        return key.to_bytes(ADDRESS_BITS // 8, "big")
+
+    def unpack(self, data: bytes | memoryview, /) -> tuple[int]:
+        return (int.from_bytes(data, "big"),)
+
+
 @dataclass(frozen=True, slots=True)
 class _Codec:
     """How one table's rows are packed.
@@ -94,6 +107,7 @@ class _Codec:
 
 
 _MEMBERSHIP = _Codec(abi.MEMBERSHIP, MembershipRow)
+_OCTETS: dict[str, Callable[[Any], int | bytes]] = {"octets": bytes}
 _CODECS = {
     Table.SETTINGS: _Codec(abi.SETTINGS, SettingsRow),
     Table.FIRST: _Codec(abi.FIRST, FirstRow, {"ipv4": bytes, "ipv6": bytes}),
@@ -106,6 +120,10 @@ _CODECS = {
     Table.VIDS: _MEMBERSHIP,
     Table.MEMBERS: _MEMBERSHIP,
     Table.SLOTS: _MEMBERSHIP,
+    Table.OVERLAY: _Codec(abi.OVERLAY, OverlayRow, _OCTETS),
+    Table.VTEPS: _Codec(abi.VTEP, VtepRow, _OCTETS),
+    Table.TUNNELS: _Codec(abi.VTEP, VtepRow, _OCTETS, _TunnelKey()),
+    Table.VNIS: _Codec(abi.VNI, VniRow),
     Table.FDB: _Codec(abi.FDB_ENTRY, FdbRow, {"origin": Origin, "flags": FdbFlag}, U64),
     Table.NEIGHBOURS: _Codec(
         abi.NEIGHBOUR, NeighbourRow, {"origin": NeighbourOrigin, "octets": bytes}, key=_NeighbourKey()

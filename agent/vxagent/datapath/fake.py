@@ -12,6 +12,8 @@ from ipaddress import ip_network
 
 from vxagent.core.audit import Fault, Thing, XdpAt
 from vxagent.core.effects import (
+    AddCounts,
+    Announce,
     Attach,
     ClearCounters,
     DeleteRow,
@@ -38,6 +40,7 @@ from vxagent.datapath.maps import DEFAULT_SIZES
 from vxagent.errors import HostError
 
 _NS = 1_000_000_000
+_TAKEN = "somebody else's XDP program runs there"
 _LINK_LOCAL = ip_network("fe80::/10")
 
 
@@ -65,13 +68,14 @@ class FakeDatapath(FakeForwarding):
         broken: method → what it raises from now on; of `attach`, `destroy`, `events` and `reload`.
         missing: ifindexes that cannot be attached to.
         refused: what `xdp_refused` answers.
-        refuses: handles of ports whose devices take no XDP program from now on.
+        refuses: handles of ports on whose devices somebody else's XDP program runs.
         others: ifindex → programs of others there.
         detached: handles of ports whose tc program somebody took off.
         xdp_detached: the same at XDP.
         misled: port handle → ifindex to which somebody made frames for it go at XDP.
         lost: what `faults` answers, until it is mended.
         known: what IGMP and MLD are to have told; frames of the fake do not follow it.
+        announced: what was told to networks.
         counted: by index into traffic; a test fills it.
     """
 
@@ -86,6 +90,7 @@ class FakeDatapath(FakeForwarding):
         self.refused: dict[int, str] = {}
         self.refuses: set[int] = set()
         self.others: dict[int, list[int]] = {}
+        self.announced: list[Announce] = []
         self.counted: dict[int, Traffic] = {}
         self.queue: list[Event] = []
         self.detached: set[int] = set()
@@ -119,6 +124,7 @@ class FakeDatapath(FakeForwarding):
         self.table.clear()
         self.learned.clear()
         self.programs.clear()
+        self.programs_out.clear()
         self.xdp_roles.clear()
         self.drop_counts.clear()
         self.counted.clear()
@@ -144,19 +150,24 @@ class FakeDatapath(FakeForwarding):
         if effect.ifindex in self.missing:
             raise HostError(f"device {effect.ifname} is gone")
         self.programs[effect.handle] = effect.ifindex
+        self.programs_out.discard(effect.handle)
+        if effect.handle == self._underlay():
+            self.programs_out.add(effect.handle)
         self.detached.discard(effect.handle)
 
     def detach(self, effect: Detach) -> None:
         """See Datapath."""
         self._may_fail()
         self.programs.pop(effect.handle, None)
+        self.programs_out.discard(effect.handle)
 
     def set_xdp(self, effect: SetXdp) -> None:
         """See Datapath."""
         self._may_fail()
         self.xdp_detached.discard(effect.handle)
+        self.refused.pop(effect.handle, None)
         if effect.handle in self.refuses and Xdp.SENDS in effect.xdp:
-            self.refused[effect.handle] = "somebody else's XDP program runs there"
+            self.refused[effect.handle] = _TAKEN
         self.misled.pop(effect.handle, None)
         if effect.xdp:
             self.xdp_roles[effect.handle] = effect.xdp
@@ -185,6 +196,27 @@ class FakeDatapath(FakeForwarding):
             if lease.port == effect.port and effect.segment in (None, lease.segment):
                 del self.given[key]
 
+    def add_counts(self, effect: AddCounts) -> None:
+        """See Datapath."""
+        if effect.counter:
+            there, more = self.counted.get(effect.counter, Traffic()), effect.traffic
+            self.counted[effect.counter] = Traffic(
+                packets=_add(there.packets, more[:4]),
+                bytes=_add(there.bytes, more[4:8]),
+                tx_packets=there.tx_packets + more[8],
+                tx_bytes=there.tx_bytes + more[9],
+                copies=there.copies + more[10],
+            )
+        port, segment, reason, _ = effect.drop
+        if reason:
+            self.drop_counts[port, segment, reason] = (
+                self.drop_counts.get((port, segment, reason), 0) + effect.dropped[0]
+            )
+
+    def announce(self, effect: Announce) -> None:
+        """See Datapath."""
+        self.announced.append(effect)
+
     def clear_counters(self, effect: ClearCounters) -> None:
         """See Datapath."""
         for counter in effect.counters:
@@ -212,7 +244,11 @@ class FakeDatapath(FakeForwarding):
 
     def runs(self, wanted: Mapping[int, int]) -> dict[int, bool]:
         """See Datapath."""
-        return {h: self.programs.get(h) == ifindex and h not in self.detached for h, ifindex in wanted.items()}
+        return {handle: self._runs(handle, ifindex) for handle, ifindex in wanted.items()}
+
+    def _runs(self, handle: int, ifindex: int) -> bool:
+        out = handle in self.programs_out or handle != self._underlay()
+        return self.programs.get(handle) == ifindex and handle not in self.detached and out
 
     def xdp_at(self, wanted: Mapping[int, int]) -> dict[int, XdpAt]:
         """See Datapath."""
@@ -245,6 +281,10 @@ class FakeDatapath(FakeForwarding):
         """See Datapath."""
         return dict(self.refused)
 
+    def xdp_taken(self) -> set[int]:
+        """See Datapath."""
+        return {handle for handle, why in self.refused.items() if why == _TAKEN}
+
     def foreign(self, ifindexes: Iterable[int]) -> dict[int, list[int]]:
         """See Datapath."""
         return {ifindex: self.others[ifindex] for ifindex in ifindexes if ifindex in self.others}
@@ -254,14 +294,12 @@ class FakeDatapath(FakeForwarding):
         for (table, key), row in sorted(self.table.items(), key=lambda item: item[0][1]):
             if table is Table.FDB and isinstance(row, FdbRow) and segment in (None, row.segment):
                 mac = split_fdb_key(key)[1]
-                yield FdbEntry(
-                    segment=row.segment, mac=mac, port=row.port, vtep=row.vtep, origin=row.origin, age_s=None
-                )
+                yield FdbEntry(segment=row.segment, mac=mac, port=row.port, origin=row.origin, age_s=None)
         for key, entry in sorted(self.learned.items()):
             at, mac = split_fdb_key(key)
             if segment in (None, at) and not self._aged(entry):
                 age = self.now_s - entry.seen_s
-                yield FdbEntry(segment=at, mac=mac, port=entry.port, vtep=0, origin=Origin.LEARNED, age_s=age)
+                yield FdbEntry(segment=at, mac=mac, port=entry.port, origin=Origin.LEARNED, age_s=age)
 
     def fdb_room(self) -> int:
         """See Datapath."""
@@ -308,6 +346,10 @@ class FakeDatapath(FakeForwarding):
             queriers={segment: self.known.queriers.get(segment, (0.0, 0.0)) for segment, _ in places},
         )
 
+    def events_fd(self) -> int | None:
+        """Nobody is woken."""
+        return None
+
     def events(self) -> list[Event]:
         """See Datapath."""
         self._break("events")
@@ -323,3 +365,8 @@ class FakeDatapath(FakeForwarding):
             self.fail_at -= 1
             if not self.fail_at:
                 raise HostError("the fake was told to fail here")
+
+
+def _add(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, int, int, int]:
+    a, b, c, d = (x + y for x, y in zip(one, other, strict=True))
+    return a, b, c, d

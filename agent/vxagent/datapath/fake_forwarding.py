@@ -1,20 +1,23 @@
 """What the programs make of a frame, in memory, by the same rows: where does it go?
 
-It follows the frame rules (bpf/README.md) 2 to 7, 10 and 12 to 18 by looking at rows alone; of 13 not what goes by the
-clock, the rate of learning and hold-down.
+It follows the frame rules (bpf/README.md) 0, 2 to 7, 10 and 12 to 18 by looking at rows alone, and where a VM that
+migrates is; of 13 not what goes by the clock, the rate of learning and hold-down. No VM is heard that announces itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from vxagent.core.tables import (
+    VTEP_SLOT,
     FdbFlag,
     FdbRow,
     MembershipRow,
     NeighbourRow,
+    Origin,
+    OverlayRow,
     PortFlag,
     PortMode,
     PortRow,
@@ -24,11 +27,14 @@ from vxagent.core.tables import (
     SegmentRow,
     SettingsRow,
     Table,
+    VniRow,
+    VtepRow,
     address_key,
     fdb_key,
     member_key,
     neighbour_key,
     slot_key,
+    tunnel_key,
     vid_key,
 )
 from vxagent.datapath.abi import Reason, Verdict
@@ -36,6 +42,8 @@ from vxagent.datapath.base import Lease
 
 _NS = 1_000_000_000
 _LINK_LOCAL = ip_network("fe80::/10")
+_LINK_LOCAL_MACS = 0x0180C200000  # without the last four bits
+_MIGRATING = (PortMode.STANDBY, PortMode.HOLDING, PortMode.DRAINING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +68,19 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of it. copies: (ifindex, VID that the switch put on or 0) of each frame that left."""
+    """What became of it.
+
+    Attributes:
+        copies: (ifindex, VID that the switch put on or 0) of each frame that left as it is.
+        tunnelled: (VTEP, VNI) of each that left by VXLAN.
+        marked: that one was redirected to the host to which its VM migrates.
+    """
 
     verdict: Verdict
     reason: Reason = Reason.NONE
     copies: frozenset[tuple[int, int]] = frozenset()
+    tunnelled: frozenset[tuple[str, int]] = frozenset()
+    marked: bool = False
 
 
 class _Dropped(Exception):  # a verdict, not an error
@@ -88,6 +104,7 @@ class FakeForwarding:
         table: rows that the agent wrote.
         learned: by FDB key.
         programs: port handle → ifindex at which its program runs.
+        programs_out: handles of ports at the egress of whose devices one runs.
         drop_counts: (port, segment, reason) → frames.
         given: by neighbour key; `left_s` of these is a time.
     """
@@ -97,6 +114,7 @@ class FakeForwarding:
         self.table: Rows = {}
         self.learned: dict[int, Learned] = {}
         self.programs: dict[int, int] = {}
+        self.programs_out: set[int] = set()
         self.drop_counts: dict[tuple[int, int, int], int] = {}
         self.given: dict[int, Lease] = {}
 
@@ -124,14 +142,64 @@ class FakeForwarding:
             self._learn(port, segment, frame.src)
             return self._decide(port, segment, inner, frame)
         except _Dropped as dropped:
-            key = (port.handle, segment, int(dropped.reason))
-            self.drop_counts[key] = self.drop_counts.get(key, 0) + 1
-            return Outcome(verdict=Verdict.DROPPED, reason=dropped.reason)
+            return self._drop(port.handle, segment, dropped.reason)
+
+    def arrive(self, sender: str, vni: int, frame: Frame, *, marked: bool = False) -> Outcome:
+        """What becomes of a frame that comes to our VTEP by VXLAN; marked: another host has redirected it."""
+        here, known = self.table.get((Table.OVERLAY, 0)), self.table.get((Table.VNIS, vni))
+        address = ip_address(sender)
+        if not isinstance(here, OverlayRow) or not isinstance(known, VniRow) or here.family != address.version:
+            return Outcome(verdict=Verdict.TO_HOST)
+        if not here.ifindex or self.programs.get(here.port) != here.ifindex:
+            return Outcome(verdict=Verdict.TO_HOST)
+        tunnel = self.table.get((Table.TUNNELS, tunnel_key(address)))
+        handle, segment = tunnel.port if isinstance(tunnel, VtepRow) else here.port, known.segment
+        try:
+            port = self._admitted(handle, segment)
+            away, row = self._entry(segment, frame.dst), self.table.get((Table.SEGMENTS, segment))
+            moves = isinstance(row, SegmentRow) and SegmentFlag.MOVING in row.flags
+            if moves and away is not None and FdbFlag.REDIRECT in away.flags:
+                return self._passed_on(segment, vni, away.via, marked=marked)
+            self._check_inside(frame)
+            if not marked:
+                self._learn(port, segment, frame.src)
+            return self._decide(port, segment, False, frame, marked=marked)
+        except _Dropped as dropped:
+            return self._drop(handle, segment, dropped.reason)
+
+    def _admitted(self, handle: int, segment: int) -> PortRow:
+        port = self._port(handle)
+        if port is None or (Table.MEMBERS, member_key(handle, segment)) not in self.table:
+            raise _Dropped(Reason.VTEP_DENIED)
+        return port
+
+    def _passed_on(self, segment: int, vni: int, via: int, *, marked: bool) -> Outcome:
+        """A packet for a VM that has left goes on as it is."""
+        if marked:
+            raise _Dropped(Reason.LOOP)
+        to = self._vtep(via)
+        if to is None or (Table.MEMBERS, member_key(via, segment)) not in self.table:
+            raise _Dropped(Reason.NO_DESTINATION)
+        return Outcome(verdict=Verdict.FORWARDED, tunnelled=frozenset({(to, vni)}), marked=True)
+
+    @staticmethod
+    def _check_inside(frame: Frame) -> None:
+        if frame.dst >> 4 == _LINK_LOCAL_MACS:
+            raise _Dropped(Reason.LINK_LOCAL)
+        if frame.tags:
+            raise _Dropped(Reason.VLAN_DENIED)
+        if frame.src >> 40 & 1 or not frame.src:
+            raise _Dropped(Reason.SRC_INVALID)
+
+    def _drop(self, port: int, segment: int, reason: Reason) -> Outcome:
+        key = (port, segment, int(reason))
+        self.drop_counts[key] = self.drop_counts.get(key, 0) + 1
+        return Outcome(verdict=Verdict.DROPPED, reason=reason)
 
     def _classify(self, port: PortRow, frame: Frame) -> tuple[int, bool] | None:
         """(segment, a tag follows the classifying one), or None: to the host's stack."""
         uplink = PortFlag.UPLINK in port.flags
-        if frame.dst >> 4 == 0x0180C200000:
+        if frame.dst >> 4 == _LINK_LOCAL_MACS:
             return self._denied(uplink, Reason.LINK_LOCAL)
         tags = frame.tags
         if tags and tags[0][0] != 0x8100:
@@ -162,15 +230,22 @@ class FakeForwarding:
                 raise
 
     def _guard_addresses(self, port: PortRow, segment: int, frame: Frame) -> None:
-        row = self.table.get((Table.FDB, fdb_key(segment, frame.src)))
-        listed = isinstance(row, FdbRow) and FdbFlag.LISTED in row.flags and row.port == port.handle
+        row = self._entry(segment, frame.src)
+        listed = row is not None and FdbFlag.LISTED in row.flags and row.port == port.handle
         if PortFlag.MAC_LOCKED in port.flags and not listed:
             raise _Dropped(Reason.SRC_MAC_DENIED)
-        if isinstance(row, FdbRow) and row.port != port.handle:
+        if row is not None and self._conflicts(port, row):
             raise _Dropped(Reason.SRC_MAC_CONFLICT)
         locked = (PortFlag.IP_LOCKED | PortFlag.SNOOPED) & port.flags
         if locked and frame.ip is not None and not self._may_use(port, segment, frame.src, frame.ip):
             raise _Dropped(Reason.SRC_IP_DENIED)
+
+    def _conflicts(self, port: PortRow, known: FdbRow) -> bool:
+        """The sender is stated to be elsewhere, and does not migrate."""
+        owner = self._port(known.port)
+        if known.port == port.handle or (known.origin is Origin.CLUSTER and port.state in _MIGRATING):
+            return False
+        return PortFlag.UPLINK not in port.flags or owner is None or owner.state not in _MIGRATING
 
     def _may_use(self, of: PortRow, segment: int, mac: int, address: IPv4Address | IPv6Address) -> bool:
         if address.is_unspecified or address in _LINK_LOCAL:
@@ -209,13 +284,15 @@ class FakeForwarding:
             return
         self.learned[key] = Learned(port.handle, self.now_s)
 
-    def _decide(self, port: PortRow, segment: int, inner: bool, frame: Frame) -> Outcome:
+    def _decide(self, port: PortRow, segment: int, inner: bool, frame: Frame, *, marked: bool = False) -> Outcome:
         row = self.table.get((Table.SEGMENTS, segment))
         if not isinstance(row, SegmentRow):
             raise _Dropped(Reason.NO_DESTINATION)
         group = frame.dst >> 40 & 1
-        target = None if group else self._lookup(segment, frame.dst)
-        if target == port.handle:
+        target, redirected = (None, False) if group else self._receiver(port, row, frame, marked=marked)
+        if redirected and marked:
+            raise _Dropped(Reason.LOOP)
+        if target == port.handle and not redirected:
             raise _Dropped(Reason.HAIRPIN)
         to = self._port(target) if target is not None else None
         if to is not None and PortFlag.ISOLATED in port.flags & to.flags:
@@ -225,41 +302,100 @@ class FakeForwarding:
         if target is None:
             if not group and SegmentFlag.DROP_UNKNOWN in row.flags:
                 raise _Dropped(Reason.UNKNOWN_UNICAST)
-            return Outcome(verdict=Verdict.FLOODED, copies=frozenset(self._flood(port, row, inner)))
-        vid = self._egress_vid(port, to, segment)
+            if inner or not (via := self._drains_by(port, row, frame)):
+                return self._sent(Verdict.FLOODED, row, self._flood(port, row, frame, inner))
+            to, redirected = self._port(via), True
+        vid = self._egress_vid(port, to, segment, awaited=marked)
         if vid is None or to is None:
             raise _Dropped(Reason.NO_DESTINATION)
         if inner and not vid:
             raise _Dropped(Reason.VLAN_DENIED)
-        return Outcome(verdict=Verdict.FORWARDED, copies=frozenset({(to.ifindex, vid)}))
+        return replace(self._sent(Verdict.FORWARDED, row, [(to, vid)]), marked=redirected)
 
-    def _flood(self, port: PortRow, segment: SegmentRow, inner: bool) -> Iterator[tuple[int, int]]:
-        for slot in range(segment.slots):
+    def _receiver(self, port: PortRow, segment: SegmentRow, frame: Frame, *, marked: bool) -> tuple[int | None, bool]:
+        """Where it goes, and whether it is redirected there: as its receiver migrates, or its sender, whose frames
+        would teach the fabric that it is still here."""
+        target, redirected = self._lookup(segment.handle, frame.dst), False
+        entry = self._entry(segment.handle, frame.dst)
+        if entry is not None and entry.via:
+            redirected = FdbFlag.REDIRECT in entry.flags
+            target = entry.via if redirected or not marked else target
+        to = self._port(target) if target is not None else None
+        via = self._drains_by(port, segment, frame)
+        if to is not None and via and to.flags & (PortFlag.UPLINK | PortFlag.VTEP) == PortFlag.UPLINK:
+            return via, True
+        return target, redirected
+
+    def _drains_by(self, port: PortRow, segment: SegmentRow, frame: Frame) -> int:
+        """By which VTEP the fabric and all others hear of a VM that leaves; 0: as of any other."""
+        own = self._entry(segment.handle, frame.src)
+        if own is None or own.port != port.handle or FdbFlag.REDIRECT not in own.flags:
+            return 0
+        return own.via if SegmentFlag.BY_VLAN in segment.flags else 0
+
+    def _sent(self, verdict: Verdict, segment: SegmentRow, to: Iterable[tuple[PortRow, int]]) -> Outcome:
+        """It goes to these, with these VIDs or by VXLAN."""
+        copies: set[tuple[int, int]] = set()
+        tunnelled: set[tuple[str, int]] = set()
+        for port, vid in to:
+            address = self._vtep(port.handle)
+            if PortFlag.VTEP not in port.flags:
+                copies.add((port.ifindex, vid))
+            elif address is not None:
+                tunnelled.add((address, segment.vni))
+        return Outcome(verdict=verdict, copies=frozenset(copies), tunnelled=frozenset(tunnelled))
+
+    def _flood(self, port: PortRow, segment: SegmentRow, frame: Frame, inner: bool) -> Iterator[tuple[PortRow, int]]:
+        by_vlan = SegmentFlag.BY_VLAN in segment.flags
+        vteps = segment.vteps if self._underlay() in self.programs_out and not by_vlan else 0
+        own = self._entry(segment.handle, frame.src)
+        listed = PortFlag.UPLINK in port.flags and own is not None and FdbFlag.LISTED in own.flags
+        awaits = own.port if listed and own is not None else 0  # its VM, which has sent this
+        for slot in (*range(segment.slots), *range(VTEP_SLOT, VTEP_SLOT + vteps)):
             member = self.table.get((Table.SLOTS, slot_key(segment.handle, slot)))
             to = self._port(member.port) if isinstance(member, MembershipRow) else None
-            if to is None or to.handle == port.handle or PortFlag.ISOLATED in port.flags & to.flags:
+            if to is None or to.handle in (port.handle, awaits):
                 continue
-            vid = self._egress_vid(port, to, segment.handle)
+            origin = replace(port, flags=PortFlag(0)) if by_vlan and PortFlag.VTEP in port.flags else port
+            vid = None if PortFlag.ISOLATED in port.flags & to.flags else self._egress_vid(origin, to, segment.handle)
             if vid is not None and (vid or not inner):
-                yield to.ifindex, vid
+                yield to, vid
 
-    def _egress_vid(self, port: PortRow, to: PortRow | None, segment: int) -> int | None:
-        """The VID (0: untagged) with which a frame of the segment leaves `to`, or None: it cannot take it."""
-        if to is None or not to.ifindex or to.state in (PortMode.DOWN, PortMode.STANDBY, PortMode.DRAINING):
+    def _egress_vid(self, port: PortRow, to: PortRow | None, segment: int, *, awaited: bool = False) -> int | None:
+        """The VID (0: untagged) with which a frame of the segment leaves `to`, or None: it cannot take it.
+
+        awaited: it is one that a port in standby takes.
+        """
+        takes = (PortMode.UP, PortMode.HOLDING, PortMode.STANDBY if awaited else PortMode.UP)
+        if to is None or not to.ifindex or to.state not in takes:
             return None
-        if PortFlag.UPLINK in port.flags & to.flags:
+        if PortFlag.UPLINK in port.flags & to.flags and PortFlag.VTEP not in port.flags ^ to.flags:
             return None
         if to.segment == segment:
             return 0
         row = self.table.get((Table.MEMBERS, member_key(to.handle, segment)))
         return row.vid if isinstance(row, MembershipRow) else None
 
+    def _underlay(self) -> int:
+        """The handle of the underlay device; 0: there is no overlay."""
+        row = self.table.get((Table.OVERLAY, 0))
+        return row.port if isinstance(row, OverlayRow) else 0
+
+    def _vtep(self, handle: int) -> str | None:
+        """The address of the VTEP that has this handle."""
+        row = self.table.get((Table.VTEPS, handle))
+        return str(ip_address(row.octets[: 4 if row.family == 4 else 16])) if isinstance(row, VtepRow) else None
+
+    def _entry(self, segment: int, mac: int) -> FdbRow | None:
+        """What the agent wrote about a MAC."""
+        row = self.table.get((Table.FDB, fdb_key(segment, mac)))
+        return row if isinstance(row, FdbRow) else None
+
     def _lookup(self, segment: int, mac: int) -> int | None:
-        key = fdb_key(segment, mac)
-        row = self.table.get((Table.FDB, key))
-        if isinstance(row, FdbRow):
+        row = self._entry(segment, mac)
+        if row is not None:
             return row.port
-        entry = self.learned.get(key)
+        entry = self.learned.get(fdb_key(segment, mac))
         return entry.port if entry is not None and not self._aged(entry) else None
 
     def _port(self, handle: int) -> PortRow | None:

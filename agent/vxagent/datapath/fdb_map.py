@@ -53,7 +53,7 @@ class FdbMap:
         now = time.monotonic_ns()
         oldest = now - ageing_ns if ageing_ns else 0
         held = self._held(now)
-        for key, (port, vtep, _, origin, _, seen_ns) in self._raw():
+        for key, (port, _, _, origin, _, seen_ns) in self._raw():
             of_segment, mac = split_fdb_key(key)
             if segment is not None and of_segment != segment:
                 continue
@@ -64,7 +64,6 @@ class FdbMap:
                 segment=of_segment,
                 mac=mac,
                 port=port,
-                vtep=vtep,
                 origin=Origin(origin),
                 age_s=max(0, now - seen_ns) / _NS if learned else None,
                 held_s=held[key] / _NS if learned and key in held else None,
@@ -191,6 +190,6 @@ class FdbMap:
                 yield key, held_ns
 
     def _raw(self) -> Iterator[tuple[int, tuple[int, int, int, int, int, int]]]:
-        """Key → port, vtep, segment, origin, flags, seen_ns of every entry."""
+        """Key → port, via, segment, origin, flags, seen_ns of every entry."""
         for batch in self._fdb.batches():
             yield from zip(memoryview(batch.keys).cast("Q"), _ENTRY.iter_unpack(batch.values), strict=True)

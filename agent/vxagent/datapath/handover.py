@@ -1,8 +1,9 @@
 """From tables of one layout to those of another, under traffic.
 
     fill        before any program runs by the new tables: a copy of everything but what is counted
-    catch_up    what programs have written to the old ones since: once before links are swapped, until that takes no
-                time worth mentioning, and once more when no old program runs any more; the newer row wins (`newer.py`)
+    catch_up    what programs have written to the old ones since: before links are swapped, until that takes no time
+                worth mentioning, right behind that, and once more when no old program runs any more; the newer row
+                wins (`newer.py`)
     move_counts then, too: what they have counted (`count_mover.py`)
 
 Each may be done again, also by another process and another build: a handover that was cut short is one that goes on.
@@ -24,7 +25,7 @@ from vxagent.datapath.table_set import TableSet
 
 _COUNTS = ("traffic", "drops", "learning", "leases_refused", "telling")
 _COUNTED_ANEW = ("forgotten", "leases")
-_SCRATCH = ("flows", "audience", "events", "epochs")
+_SCRATCH = ("flows", "hops", "audience", "events", "epochs")
 _NOT_COPIED = frozenset({*_COUNTS, *_COUNTED_ANEW, *_SCRATCH})
 
 _MARGIN_NS = 100_000_000  # programs' clock is a few milliseconds late

@@ -71,6 +71,10 @@ def declare(sizes: Sizes) -> dict[str, MapSpec]:
         _spec("vids", MapType.HASH, *membership),
         _spec("members", MapType.HASH, *membership),
         _spec("slots", MapType.HASH, *membership),
+        _spec("overlay", MapType.ARRAY, 4, abi.OVERLAY.size, 1),
+        _spec("vteps", MapType.ARRAY, 4, abi.VTEP.size, port),
+        _spec("tunnels", MapType.HASH, 16, abi.VTEP.size, port, by_use),
+        _spec("vnis", MapType.HASH, 4, abi.VNI.size, segment, by_use),
         _spec("fdb", MapType.HASH, 8, abi.FDB_ENTRY.size, sizes.fdb),
         _spec("moves", MapType.LRU_HASH, 8, abi.MOVES_ROW.size, sizes.moves),
         _spec("first", MapType.ARRAY, 4, abi.FIRST.size, port),
@@ -88,6 +92,7 @@ def declare(sizes: Sizes) -> dict[str, MapSpec]:
         _spec("leases", MapType.ARRAY, 4, 8, port),
         _spec("leases_refused", MapType.ARRAY, 4, 8, port),
         _spec("flows", MapType.PERCPU_ARRAY, 4, abi.FLOW.size, 1 << abi.FLOW_BITS),
+        _spec("hops", MapType.ARRAY, 4, abi.HOP.size, port),
         _spec("epochs", MapType.ARRAY, 4, 8, segment),
         _spec("telling", MapType.ARRAY, 4, abi.TELLING.size, port),
         _spec("events", MapType.RINGBUF, 0, 0, sizes.events),
@@ -97,6 +102,7 @@ def declare(sizes: Sizes) -> dict[str, MapSpec]:
 
 _NUMBER = abi.Layout("__u32", number="I")
 _COUNT = abi.Layout("__u64", number="Q")
+_OCTETS = abi.Layout("void", octets="16s")
 _NONE = abi.Layout("void")
 
 STRUCTS: dict[str, tuple[abi.Layout, abi.Layout]] = {
@@ -110,6 +116,10 @@ STRUCTS: dict[str, tuple[abi.Layout, abi.Layout]] = {
     "vids": (_NUMBER, abi.MEMBERSHIP),
     "members": (_NUMBER, abi.MEMBERSHIP),
     "slots": (_NUMBER, abi.MEMBERSHIP),
+    "overlay": (_NUMBER, abi.OVERLAY),
+    "vteps": (_NUMBER, abi.VTEP),
+    "tunnels": (_OCTETS, abi.VTEP),
+    "vnis": (_NUMBER, abi.VNI),
     "fdb": (_COUNT, abi.FDB_ENTRY),
     "moves": (_COUNT, abi.MOVES_ROW),
     "first": (_NUMBER, abi.FIRST),
@@ -127,6 +137,7 @@ STRUCTS: dict[str, tuple[abi.Layout, abi.Layout]] = {
     "leases": (_NUMBER, _COUNT),
     "leases_refused": (_NUMBER, _COUNT),
     "flows": (_NUMBER, abi.FLOW),
+    "hops": (_NUMBER, abi.HOP),
     "epochs": (_NUMBER, _COUNT),
     "telling": (_NUMBER, abi.TELLING),
     "events": (_NONE, abi.EVENT),

@@ -125,10 +125,10 @@ class Opened:
             HostError: a link does not run what it should.
         """
         assert self.generation is not None
-        tc, xdp = (self.generation.programs[spec.name] for spec in (programs.TC, programs.XDP))
+        tc, out, xdp = (self.generation.programs[spec.name] for spec in (programs.TC, programs.OUT, programs.XDP))
         ran = (self.attachments.program_ids(), self.xdp.program_ids())
         try:
-            self.attachments.swap(tc)
+            self.attachments.swap(tc, out)
             self.xdp.swap(xdp)
             self._check_runs(tc, xdp)
         except BaseException:

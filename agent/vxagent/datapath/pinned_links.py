@@ -119,8 +119,8 @@ class PinnedLinks:
 
     def _handles(self) -> list[int]:
         """Of those that are pinned or held; a name that is no handle is somebody else's."""
-        pinned = self._directory.iterdir() if self._directory.is_dir() else ()
-        return sorted({int(pin.name) for pin in pinned if pin.name.isdecimal()} | self._held.keys())
+        pinned = (pin.name for pin in bpf.pins_in(self._directory))
+        return sorted({int(name) for name in pinned if name.isdecimal()} | self._held.keys())
 
     @contextmanager
     def _link(self, handle: int) -> Iterator[Link | None]:

@@ -7,6 +7,7 @@
     gone-v<layout>/              a set while it is being removed: no switch's any more, however that ends
     links/<handle>               the tcx link of a port
     xdp/<handle>                 its XDP link, where it has one
+    out/<handle>                 the tcx link at the egress of the underlay device
 
 Names in a bpffs have no dots.
 """
@@ -63,7 +64,7 @@ class SetPins:
 
     def maps(self) -> list[str]:
         """The names of the maps that are pinned."""
-        names = (pin.name for pin in self.directory.iterdir())
+        names = (pin.name for pin in bpf.pins_in(self.directory))
         return sorted(name for name in names if name not in (DESCRIPTION, _LIVE) and not name.startswith(_PROGS))
 
     def generation(self, number: int) -> Path:
@@ -72,7 +73,8 @@ class SetPins:
 
     def generations(self) -> list[int]:
         """The numbers of those that are pinned, oldest first."""
-        return sorted(int(pin.name.removeprefix(_PROGS)) for pin in self.directory.glob(f"{_PROGS}*"))
+        there = (pin.name for pin in bpf.pins_in(self.directory))
+        return sorted(int(name.removeprefix(_PROGS)) for name in there if name.startswith(_PROGS))
 
     def remove_generation(self, number: int) -> None:
         """Unpin a generation's tail-call table: the kernel empties it once nobody holds it."""
@@ -91,7 +93,7 @@ class SetPins:
             self.directory.rmdir()
             steps.taken()
         except OSError as exc:
-            raise HostError(f"cannot remove the pins in {self.directory}: {exc.strerror}", "run as root") from exc
+            raise HostError.of(f"cannot remove the pins in {self.directory}", exc, "run as root") from exc
 
 
 class Pins:
@@ -101,6 +103,7 @@ class Pins:
         self.root = root
         self.links = root / "links"
         self.xdp = root / "xdp"
+        self.out = root / "out"
 
     def make(self) -> None:
         """Make the directories of links, and end what an agent has died in that was removing all.
@@ -109,12 +112,12 @@ class Pins:
             HostError: no right to.
         """
         self._remove_gone()
-        for directory in (self.links, self.xdp):
+        for directory in (self.links, self.xdp, self.out):
             _make(directory)
 
     def is_empty(self) -> bool:
         """Nothing was ever pinned here, by this layout or another."""
-        there = (path for path in self.root.iterdir() if path.is_dir()) if self.root.exists() else ()
+        there = (path for path in bpf.pins_in(self.root) if path.is_dir())
         return all(path.name.startswith(_GONE) for path in there)
 
     def sets(self) -> list[SetPins]:
@@ -125,6 +128,11 @@ class Pins:
     def unfinished(self) -> list[SetPins]:
         """Sets of tables that were being prepared: no program runs by them."""
         return [one for one in self._all_sets()[1:] if not one.live.exists()]
+
+    def remove_unfinished(self) -> None:
+        """Remove these. Raises HostError: no right to."""
+        for one in self.unfinished():
+            one.remove()
 
     def next_set(self) -> SetPins:
         """A set of tables that is not there yet."""
@@ -151,7 +159,7 @@ class Pins:
                 self.root.rmdir()
                 steps.taken()
         except OSError as exc:
-            raise HostError(f"cannot remove the pins in {self.root}: {exc.strerror}", "run as root") from exc
+            raise HostError.of(f"cannot remove the pins in {self.root}", exc, "run as root") from exc
 
     def _remove_gone(self) -> None:
         for directory in self.root.glob(f"{_GONE}*"):
@@ -162,9 +170,7 @@ class Pins:
             steps.taken()
 
     def _all_sets(self) -> list[SetPins]:
-        if not self.root.is_dir():
-            return []
-        found = [(path, _SET.fullmatch(path.name)) for path in self.root.iterdir()]
+        found = [(path, _SET.fullmatch(path.name)) for path in bpf.pins_in(self.root)]
         sets = [SetPins(path, int(match[1]), int(match[2] or 0)) for path, match in found if match]
         return sorted(sets, key=lambda one: (one.serial, one.layout))
 
@@ -175,4 +181,4 @@ def _make(directory: Path) -> None:
         steps.taken()
     except OSError as exc:
         mend = f"run as root, or have root do: install -d -m 0700 -o {os.geteuid()} {directory.parent}"
-        raise HostError(f"cannot make {directory}: {exc.strerror}", mend) from exc
+        raise HostError.of(f"cannot make {directory}", exc, mend) from exc

@@ -151,7 +151,7 @@ def _rows(place: _Place) -> dict[tuple[Table, int], Row]:
             max_macs=0,
         )
         found[Table.FDB, fdb_key(place.segment, station)] = FdbRow(
-            port=port, vtep=0, segment=place.segment, origin=Origin.STATIC, flags=FdbFlag(0)
+            port=port, segment=place.segment, origin=Origin.STATIC, flags=FdbFlag(0)
         )
     found[Table.DEVICES, _LOOPBACK] = DeviceRow(ifindex=_LOOPBACK, port=place.ports[0])
     return found

@@ -15,11 +15,23 @@ WALK = ProgSpec(name="vx_walk", type=ProgType.SCHED_CLS)
 FLOOD = ProgSpec(name="vx_flood", type=ProgType.SCHED_CLS)
 SNOOP = ProgSpec(name="vx_snoop", type=ProgType.SCHED_CLS)
 LEASE = ProgSpec(name="vx_lease", type=ProgType.SCHED_CLS)
+REPLICATE = ProgSpec(name="vx_replicate", type=ProgType.SCHED_CLS)
+TUNNEL = ProgSpec(name="vx_tunnel", type=ProgType.SCHED_CLS)
+OUT = ProgSpec(name="vx_out", type=ProgType.SCHED_CLS)
+SAY = ProgSpec(name="vx_say", type=ProgType.SCHED_CLS)
+CARRY = ProgSpec(name="vx_carry", type=ProgType.SCHED_CLS)
 XDP = ProgSpec(name="vx_xdp", type=ProgType.XDP, attach_type=AttachType.XDP)
 
-PROGRAMS = (WALK, TC, FLOOD, SNOOP, LEASE, XDP)
+PROGRAMS = (WALK, TUNNEL, TC, FLOOD, REPLICATE, SNOOP, LEASE, OUT, CARRY, SAY, XDP)
 
-_TAIL_CALLED = {abi.Prog.FLOOD: FLOOD, abi.Prog.SNOOP: SNOOP, abi.Prog.LEASE: LEASE, abi.Prog.WALK: WALK}
+_TAIL_CALLED = {
+    abi.Prog.FLOOD: FLOOD,
+    abi.Prog.SNOOP: SNOOP,
+    abi.Prog.LEASE: LEASE,
+    abi.Prog.WALK: WALK,
+    abi.Prog.REPLICATE: REPLICATE,
+    abi.Prog.TUNNEL: TUNNEL,
+}
 
 
 class Generation:

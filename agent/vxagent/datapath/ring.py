@@ -13,6 +13,7 @@ import mmap
 import struct
 import threading
 
+from vxagent.datapath.bpf import BpfError
 from vxagent.datapath.bpf_map import Map
 
 _BUSY = 1 << 31  # reserved, not yet submitted
@@ -25,11 +26,15 @@ class RingReader:
     """Takes records out of a ring buffer map. Its methods may be called from several threads."""
 
     def __init__(self, ring: Map) -> None:
+        """Raises BpfError: the kernel refused."""
         page, size = mmap.PAGESIZE, ring.spec.max_entries
         self._mask = size - 1
         self._lock = threading.Lock()
-        self._consumer_page = mmap.mmap(ring.fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._producer_pages = mmap.mmap(ring.fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        try:  # each takes a descriptor of its own
+            self._consumer_page = mmap.mmap(ring.fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            self._producer_pages = mmap.mmap(ring.fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        except OSError as error:
+            raise BpfError(f"map the ring {ring.spec.name} into memory", error.errno or 0) from error
         # as words of 8 bytes, so that a position is read and written whole
         self._consumer = memoryview(self._consumer_page).cast("Q")
         self._producer = memoryview(self._producer_pages)[:page].cast("Q")

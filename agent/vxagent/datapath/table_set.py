@@ -7,6 +7,7 @@ ones for the rest. So a directory has all that its programs need, and to end a s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vxagent.datapath import bpf, description
@@ -15,7 +16,7 @@ from vxagent.datapath.description import Described, Description
 from vxagent.datapath.pins import SetPins
 from vxagent.errors import HostError
 
-_ALWAYS_NEW = frozenset({"flows"})  # what programs of one generation remember is no other one's to go by
+_ALWAYS_NEW = frozenset({"flows", "hops"})  # what programs of one generation remember is no other one's to go by
 _TOGETHER = ("learning", "forgotten")  # halves of one sum
 
 
@@ -111,7 +112,8 @@ def make_set(pins: SetPins, what: Description, before: TableSet) -> TableSet:
         description.write(pins.description, what)
     except BaseException:
         _close({name: one for name, one in opened.items() if name not in shared})
-        pins.remove()
+        with suppress(HostError):  # it is not live: the next one removes it
+            pins.remove()
         raise
     return TableSet(pins, what, opened)
 

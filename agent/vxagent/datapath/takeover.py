@@ -42,7 +42,8 @@ class Takeover:
             handover = Handover(sources, made)
             handover.fill()
         except BaseException:
-            made.pins.remove()
+            with suppress(HostError):  # it is not live: the next one removes it
+                made.pins.remove()
             raise
         return cls(made, handover)
 
@@ -61,6 +62,7 @@ class Takeover:
         if self._begun or (opened is not None and opened.runs_somewhere()):
             return False
         with suppress(HostError):
+            bpf.unpin(self.tables.pins.live)  # whatever becomes of the others, the next one removes them
             self.tables.pins.remove()
         return True
 
@@ -77,7 +79,9 @@ class Takeover:
             self.go_live()
             self.handover.catch_up_closely()
             opened.count_anew()
+            self.handover.catch_up()  # to count takes its time, too
             opened.swap()
+            self.handover.catch_up()  # so that a station that was heard since is unknown for a moment only
             opened.epoch.rise()
             wait()
         self.handover.catch_up()
@@ -104,8 +108,7 @@ def choose_tables(pins: Pins, wanted: Description, *, adopt: bool) -> tuple[Tabl
     Raises:
         HostError: what is pinned is not known, or the kernel refused.
     """
-    for unfinished in pins.unfinished():
-        unfinished.remove()
+    pins.remove_unfinished()
     sets = pins.sets()
     if not sets:
         return open_set(pins.next_set(), wanted), None

@@ -21,7 +21,7 @@ from vxagent.datapath.pinned_links import PinnedLinks
 
 log = logging.getLogger(__name__)
 
-_FOREIGN = "somebody else's XDP program runs there; take it off, then `vxagent reload`"
+_FOREIGN = "somebody else's XDP program runs there; take it off, and the switch's comes back by itself"
 _REFUSALS = {
     errno.EBUSY: _FOREIGN,
     errno.EEXIST: _FOREIGN,  # a generic one
@@ -68,6 +68,10 @@ class XdpDevices:
             self._devices.update(key, U32.pack(effect.ifindex))
         else:
             self._devices.delete(key)
+
+    def taken(self) -> Set[int]:
+        """Handles of the ports whose devices have somebody else's program instead, or had when they were asked."""
+        return {handle for handle, why in self.refused.items() if why == _FOREIGN}
 
     def roles(self, handles: Iterable[int]) -> dict[int, Xdp]:
         """Port handle → what XDP does there, of these ports and all where its program runs; a link whose device is gone

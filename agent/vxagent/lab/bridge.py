@@ -6,6 +6,8 @@ from pathlib import Path
 
 from vxagent.lab.namespaces import Namespace
 
+MAC = "02:00:00:b0:00:01"  # its own: else it takes another one as devices come, and who knows it loses it for seconds
+
 
 class Bridge:
     """A bridge in a namespace of its own, without snooping, spanning tree and netfilter.
@@ -20,7 +22,7 @@ class Bridge:
             hooks = [path.name for path in Path("/proc/sys/net/bridge").glob("bridge-nf-call-*")]
         for hook in hooks:
             namespace.sysctl(f"net/bridge/{hook}", 0)
-        namespace.ip(*f"link add {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0".split())
+        namespace.ip(*f"link add {name} address {MAC} type bridge stp_state 0 forward_delay 0 mcast_snooping 0".split())
         namespace.ip("link", "set", name, "up")
 
     def add(self, ifname: str) -> None:

@@ -14,32 +14,25 @@ Exits 0 when everything was as expected, 1 when something was not, and leaves no
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from vxagent.lab.agent import VXAGENT, Agent
+from vxagent.lab.agent import Agent
 from vxagent.lab.bridge import Bridge
 from vxagent.lab.fabric import Fabric
 from vxagent.lab.frames import BROADCAST, EXPERIMENTAL, LLDP, LLDP_MAC, Frame, ethernet
-from vxagent.lab.namespaces import DIRECTORY, CommandFailed, Namespace
+from vxagent.lab.namespaces import Namespace
 from vxagent.lab.ping import ping
 from vxagent.lab.report import Report
-from vxagent.lab.signals import Stopped
 from vxagent.lab.sniffer import Sniffer
-from vxagent.lab.traffic import bulk_tcp, iperf3, send_frames
+from vxagent.lab.stage import listening, perform, reached
+from vxagent.lab.traffic import iperf3, send_frames
 from vxagent.lab.vm import NIC, Endpoint, TapVm, VethVm
-from vxagent.lab.waiting import wait_until
 from vxagent.lab.world import World
 
 UPLINK = "up0"
-AMOUNT = 8 << 20  # bytes of TCP that show that a path carries bulk
 IPERF_S = 2.0
 STRANGER = "02:00:00:00:00:66"
 
@@ -61,6 +54,11 @@ class Side:
     own: str
     vms: list[VethVm | TapVm] = field(default_factory=list)
     host: Endpoint
+
+    @property
+    def everybody(self) -> list[Endpoint]:
+        """VMs and host."""
+        return [*self.vms, self.host]
 
 
 def mac(number: int) -> str:
@@ -104,16 +102,9 @@ def start(report: Report, agent: Agent, sides: list[Side]) -> None:
     report.text(agent.cli("port", "list").stdout)
 
 
-@contextmanager
-def listening(side: Side) -> Iterator[list[Sniffer]]:
-    """To all that arrives at a tenant's VMs and at its host."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(Sniffer(one.namespace, NIC)) for one in (*side.vms, side.host)]
-
-
 def show_within(report: Report, side: Side, other: Side) -> None:
     """Each VM reaches those of its tenant, and the other tenant hears nothing of it."""
-    with listening(other) as others:
+    with listening(other.everybody) as others:
         for source, target in ((0, 1), (1, 2), (2, 0)):
             one, two = side.vms[source], side.vms[target]
             report.finding(*reached(one, two, f"{one.port} → {two.port}"))
@@ -123,19 +114,10 @@ def show_within(report: Report, side: Side, other: Side) -> None:
     report.finding(not overheard, f"{other.tenant}'s VMs and host meanwhile saw {overheard} frames")
 
 
-def reached(one: Endpoint, two: Endpoint, what: str) -> tuple[bool, str]:
-    """By ping and by bulk TCP, which breaks where ping does not."""
-    pings = ping(one.namespace, two.address)
-    transfer = bulk_tcp(one.namespace, two.namespace, two.address, amount=AMOUNT, within=3)
-    good = not pings.lost and transfer.received == AMOUNT
-    received = f"{transfer.received >> 20} of {AMOUNT >> 20} MiB by TCP"
-    return good, f"{what:<26} {pings.received}/{pings.sent} pings of {two.address} answered, {received}"
-
-
 def show_across(report: Report, side: Side, other: Side) -> None:
     """Whatever a VM sends stays with its tenant."""
     one = side.vms[0]
-    with listening(side) as own, listening(other) as others:
+    with listening(side.everybody) as own, listening(other.everybody) as others:
         pings = ping(one.namespace, other.own, patience=0.3)
         text = f"{one.port} → {other.own}, which only {other.vms[1].port} has: {pings.received}/{pings.sent} answered"
         report.finding(pings.received == 0, text)
@@ -247,56 +229,5 @@ def play(report: Report, world: World) -> None:
     show_speed(report, world, blue)
 
 
-def remains(world: World) -> list[str]:
-    """What is left of a world that has ended: namespaces, directories, mounts, processes."""
-    found = [str(path) for where in (DIRECTORY, tempfile.gettempdir()) for path in Path(where).glob(f"{world.name}-*")]
-    found += [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if world.name in line]
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = process.read_bytes()
-        except OSError:  # it has just ended
-            continue
-        if world.name.encode() in words and process.parent.name != str(os.getpid()):
-            found.append(words.replace(b"\0", b" ").decode(errors="replace"))
-    return found
-
-
-def main() -> int:
-    """Play the demo; returns the exit code."""
-    if os.geteuid() != 0:
-        print("The demo makes network namespaces and loads programs: run it as root, `sudo make demo`", file=sys.stderr)
-        return 1
-    if not Path(VXAGENT).exists():
-        print(f"{VXAGENT} is not there: run `make setup` first", file=sys.stderr)
-        return 1
-    report = Report()
-    world = World()
-    report.heading(f"vxagent on Linux {platform.release()}, {os.cpu_count()} CPUs")
-    code = 0
-    try:
-        with world:
-            play(report, world)
-    except Stopped as exc:
-        code = 128 + exc.number
-        report.heading(f"Interrupted ({exc})")
-    except (CommandFailed, TimeoutError) as exc:
-        report.finding(False, str(exc))
-    report.heading("Cleaned up")
-    left = wait_for_nothing(world)
-    report.finding(not left, "\n".join(left) or "no namespace, mount, directory or process is left")
-    if not code:
-        report.end()
-    return code or min(report.failed, 1)
-
-
-def wait_for_nothing(world: World) -> list[str]:
-    """What remains after a moment of grace for processes that are just ending."""
-    try:
-        wait_until(lambda: not remains(world), within=2)
-    except TimeoutError:
-        return remains(world)
-    return []
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(perform(play))

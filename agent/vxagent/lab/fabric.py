@@ -28,6 +28,7 @@ class Fabric:
 
     Attributes:
         namespace: holds `trunk`, the other end of the uplink; sniff and send tagged frames there.
+        switch: the switch's namespace.
         uplink: the device's name in the switch's namespace.
     """
 
@@ -35,6 +36,7 @@ class Fabric:
         self, namespace_named: Callable[[str], Namespace], switch: Namespace, uplink: str, *, mtu: int = 1500
     ) -> None:
         self.namespace = namespace_named(f"fabric-{uplink}")
+        self.switch = switch
         self.uplink = uplink
         self.mtu = mtu
         self._namespace_named = namespace_named

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 
 TPIDS = (0x8100, 0x88A8)  # IEEE 802.1Q, 802.1ad
-IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86DD
+IPV4, ARP, RARP, IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
 EXPERIMENTAL = 0x88B5  # IEEE 802, local experimental EtherType 1
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 LLDP_MAC = "01:80:c2:00:00:0e"  # nearest bridge
@@ -32,6 +32,13 @@ def ethernet(
     macs = bytes.fromhex(f"{destination}{source}".replace(":", ""))
     tagging = b"".join(struct.pack("!HH", *tag) for tag in tags)
     return (macs + tagging + struct.pack("!H", ethertype) + payload).ljust(60, b"\0")
+
+
+def announcement(mac: str) -> bytes:
+    """What a hypervisor sends for a VM that goes on behind it: a RARP request for its own address (RFC 903)."""
+    own = bytes.fromhex(mac.replace(":", ""))
+    fixed = struct.pack("!HHBBH", 1, IPV4, 6, 4, 3)  # Ethernet, IPv4, their lengths, reverse request
+    return ethernet(BROADCAST, mac, RARP, fixed + own + bytes(4) + own + bytes(4))
 
 
 def _mac(raw: bytes) -> str:

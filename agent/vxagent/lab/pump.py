@@ -1,11 +1,12 @@
 """Carries frames between devices in user space, as a process of its own: the hypervisor's part of a VM with a tap,
 and the VLANs of a physical network.
 
-    pump.py TRUNK BRANCH…
+    pump.py [held] TRUNK BRANCH…
 
 TRUNK is `tap:FD` or `packet:FD`; a BRANCH is `all=FD` (frames as they are), `untagged=FD` or `VID=FD` (the tag is
 taken off and put on), each FD a tap. Every descriptor is inherited, non-blocking, and carries frames behind a struct
-virtio_net_hdr, so that GSO and partial checksums pass through. Ends when its standard input does.
+virtio_net_hdr, so that GSO and partial checksums pass through. Ends when its standard input does, having carried what
+had come until then. With `held` it begins at the first byte there.
 
 Run by path, with the standard library alone: it has to start fast.
 """
@@ -29,6 +30,7 @@ TPID = 0x8100
 VID_MASK = 0xFFF
 LARGEST = VNET_HDR.size + 14 + 2 * TAG + 65535
 BURST = 64  # frames taken from one device before the next one's turn
+LAST = 1 << 20  # at the end: more than a tap's queue holds
 
 SOL_PACKET = 263
 PACKET_AUXDATA = struct.Struct("=IIIHHHH")  # <linux/if_packet.h>: status len snaplen mac net vlan_tci vlan_tpid
@@ -142,17 +144,32 @@ def carry(table: dict[int, tuple[Read, Write]], leash: int) -> None:
     for fd in table:
         poll.register(fd, select.POLLIN)
     while True:
-        for fd, _event in poll.poll():
-            if fd == leash:
+        ready = [fd for fd, _event in poll.poll()]
+        ends = leash in ready
+        for fd in table if ends else ready:
+            if not carry_some(*table[fd], LAST if ends else BURST):
                 return
-            read, write = table[fd]
-            try:
-                for _ in range(BURST):
-                    write(read())
-            except OSError as exc:
-                if exc.errno not in (errno.EAGAIN, errno.ENETDOWN):  # the device is gone
-                    return
+        if ends:
+            return
+
+
+def carry_some(read: Read, write: Write, most: int) -> bool:
+    """Carry what waits at one device; False: the device is gone."""
+    try:
+        for _ in range(most):
+            write(read())
+    except OSError as exc:
+        return exc.errno in (errno.EAGAIN, errno.ENETDOWN)
+    return True
+
+
+def main(words: list[str]) -> None:
+    """Do as the command line says."""
+    held = words[0] == "held"
+    table = routes(open_end(words[held]), words[1 + held :])
+    if not held or os.read(0, 1):
+        carry(table, leash=0)
 
 
 if __name__ == "__main__":
-    carry(routes(open_end(sys.argv[1]), sys.argv[2:]), leash=0)
+    main(sys.argv[1:])

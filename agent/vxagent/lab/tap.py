@@ -70,11 +70,13 @@ class Pump:
     Args:
         trunk: ("tap" or "packet", descriptor).
         branches: "all", "untagged" or a VID → a tap's descriptor.
+        held: it carries nothing before `go`.
     """
 
-    def __init__(self, trunk: tuple[str, int], branches: Mapping[str, int]) -> None:
+    def __init__(self, trunk: tuple[str, int], branches: Mapping[str, int], *, held: bool = False) -> None:
         kind, fd = trunk
-        words = [f"{kind}:{fd}", *(f"{name}={tap}" for name, tap in branches.items())]
+        words = ["held"] if held else []
+        words += [f"{kind}:{fd}", *(f"{name}={tap}" for name, tap in branches.items())]
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", pump.__file__, *words],
             stdin=subprocess.PIPE,
@@ -87,8 +89,14 @@ class Pump:
         """Of the process."""
         return self._process.pid
 
+    def go(self) -> None:
+        """Begin, after `held`."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+
     def stop(self) -> None:
-        """End it; the descriptors that it was given are closed in it when this returns."""
+        """End it, having carried what had come; the descriptors that it was given are closed in it by then."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:

@@ -26,11 +26,11 @@ class Endpoint:
     mac: str
     address: str = ""
 
-    def configure(self, *, mtu: int) -> None:
-        """Give `eth0` its MAC, its MTU (bytes of L3) and its address, and set it up."""
-        lines = [f"link set {NIC} address {self.mac} mtu {mtu} up"]
+    def configure(self, *, mtu: int, nic: str = NIC) -> None:
+        """Give `eth0`, or what it is called, its MAC, its MTU (bytes of L3) and its address, and set it up."""
+        lines = [f"link set {nic} address {self.mac} mtu {mtu} up"]
         if self.address:
-            lines.append(f"address add {self.address}/{PREFIX} dev {NIC}")
+            lines.append(f"address add {self.address}/{PREFIX} dev {nic}")
         self.namespace.ip_batch(lines)
 
     def add_address(self, address: str) -> None:

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from vxagent.lab.fabric import Fabric
+from vxagent.lab.moving import MovingVm
 from vxagent.lab.namespaces import Namespace, run
 from vxagent.lab.signals import stoppable
 from vxagent.lab.vm import TapVm, VethVm, Vm
@@ -86,6 +87,28 @@ class World:
             offloads=offloads,
         )
         return self._plugged(vm)
+
+    def moving_vm(
+        self,
+        host: Namespace,
+        port: str,
+        *,
+        mac: str,
+        address: str = "",
+        mtu: int = 1500,
+        queue: int = 1000,
+        beside: MovingVm | None = None,
+    ) -> MovingVm:
+        """A VM whose device `eth0` is reached through the tap `port` of the host where it runs, for now this one.
+
+        With `beside` it shares a namespace with another one, and its device is called as its port.
+        """
+        namespace = self.namespace(port) if beside is None else beside.namespace
+        vm = MovingVm(namespace=namespace, port=port, mac=mac, address=address, mtu=mtu, queue=queue)
+        vm.nic = vm.nic if beside is None else port
+        self.cleanup.callback(vm.unplug)
+        vm.plug(host)
+        return vm
 
     def fabric(self, switch: Namespace, uplink: str, *, mtu: int = 1500) -> Fabric:
         """A physical network behind the device `uplink` in the switch's namespace."""

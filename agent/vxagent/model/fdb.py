@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
 from vxagent.errors import Invalid
 from vxagent.model.ids import check_mac
+from vxagent.model.vtep import check_vtep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,4 @@ class StaticEntry:
         if (self.port is None) == (self.vtep is None):
             raise Invalid("fdb", self.mac, "needs a port or a vtep")
         if self.vtep is not None:
-            try:
-                object.__setattr__(self, "vtep", str(ipaddress.ip_address(self.vtep)))
-            except ValueError as exc:
-                raise Invalid("vtep", self.vtep, "must be an IP address") from exc
+            object.__setattr__(self, "vtep", check_vtep("vtep", self.vtep))

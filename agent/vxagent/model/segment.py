@@ -17,6 +17,8 @@ from vxagent.model.ids import (
 )
 
 DEFAULT_MTU = 1500  # bytes of L3
+FITTING_MTU = -1
+"""In what is asked for: as many bytes as there is room for between hosts. The switch says how many that are."""
 
 
 class UnknownUnicast(StrEnum):
@@ -35,7 +37,7 @@ class Segment:
         tenant: who owns it; a tenant exists once named.
         vlan: its VID on every uplink, or None.
         vni: its VNI on the overlay, or None.
-        mtu: bytes of L3 that its frames may have.
+        mtu: bytes of L3 that its frames may have, or FITTING_MTU.
         unknown_unicast: flood or drop.
         multicast_snooping: multicast goes where IGMP and MLD say, instead of everywhere.
         applied: made by `apply`, so a later `apply` may remove it.
@@ -60,4 +62,5 @@ class Segment:
             check_range("vlan", self.vlan, VID_MIN, VID_MAX)
         if self.vni is not None:
             check_range("vni", self.vni, VNI_MIN, VNI_MAX)
-        check_range("mtu", self.mtu, MTU_MIN, MTU_MAX)
+        if self.mtu != FITTING_MTU:
+            check_range("mtu", self.mtu, MTU_MIN, MTU_MAX)

@@ -58,14 +58,15 @@ class Links(Protocol):
     def inspect(self, ifindex: int) -> Inspection:
         """What `doctor` wants to know of one device; nothing of one that is gone."""
 
-    def attach_clsact(self, ifindex: int, program_fd: int) -> None:
-        """Put the program at the device's clsact ingress, replacing ours if it is there (kernels before 6.6)."""
+    def attach_clsact(self, ifindex: int, program_fd: int, *, egress: bool = False) -> None:
+        """Put the program at the device's clsact ingress (or egress), replacing ours if it is there (kernels before
+        6.6)."""
 
-    def detach_clsact(self, ifindex: int) -> None:
+    def detach_clsact(self, ifindex: int, *, egress: bool = False) -> None:
         """Take it off, and the qdisc with it if nobody else uses it."""
 
-    def clsact_attached(self, ifindex: int) -> bool:
-        """Our program is at the device's clsact ingress."""
+    def clsact_attached(self, ifindex: int, *, egress: bool = False) -> bool:
+        """Our program is there."""
 
     def watch(self, notify: Callable[[LinkChange | None], None]) -> None:
         """Call `notify` from a thread of its own for every change; None: changes were lost, read `devices` anew."""

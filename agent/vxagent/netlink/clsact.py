@@ -42,19 +42,20 @@ class Filter:
         return (self.kind, self.name, self.priority) == ("bpf", OURS, _PRIORITY)
 
 
-def attach(requests: Requests, ifindex: int, program_fd: int) -> None:
-    """Run the program at the device's ingress, in place of ours if it is there.
+def attach(requests: Requests, ifindex: int, program_fd: int, *, egress: bool = False) -> None:
+    """Run the program at the device's ingress (or egress), in place of ours if it is there.
 
     Raises:
         HostError: somebody else's filter has our priority.
         OSError: the kernel refuses.
     """
-    for found in _filters(requests, ifindex, _INGRESS):
+    side = "egress" if egress else "ingress"
+    for found in _filters(requests, ifindex, _parent(egress)):
         if found.priority == _PRIORITY and not found.is_ours:
             ifname = socket.if_indextoname(ifindex)
             raise HostError(
-                f"the ingress of device {ifname} has a {found.kind} filter of priority {_PRIORITY} already",
-                f"remove it with `tc filter del dev {ifname} ingress pref {_PRIORITY}`",
+                f"the {side} of device {ifname} has a {found.kind} filter of priority {_PRIORITY} already",
+                f"remove it with `tc filter del dev {ifname} {side} pref {_PRIORITY}`",
             )
     qdisc = _TCM.pack(0, ifindex, _CLSACT_HANDLE, _CLSACT_PARENT, 0) + attribute(_TCA_KIND, text("clsact"))
     with suppress(FileExistsError):  # ours, or somebody's clsact or ingress qdisc, which serves as well
@@ -64,19 +65,19 @@ def attach(requests: Requests, ifindex: int, program_fd: int) -> None:
         attribute(_TCA_BPF_NAME, text(OURS)),
         attribute(_TCA_BPF_FLAGS, u32(_DIRECT_ACTION)),
     )
-    requests.request(_RTM_NEWTFILTER, _ours(ifindex) + attribute(_TCA_OPTIONS, *options), NLM_F_CREATE)
+    requests.request(_RTM_NEWTFILTER, _ours(ifindex, egress) + attribute(_TCA_OPTIONS, *options), NLM_F_CREATE)
 
 
-def detach(requests: Requests, ifindex: int) -> None:
+def detach(requests: Requests, ifindex: int, *, egress: bool = False) -> None:
     """Take our program off, and the qdisc when nothing is left in it. Absent or a device that is gone: nothing to do.
 
     Raises:
         OSError: the kernel refuses.
     """
-    if not is_attached(requests, ifindex):
+    if not is_attached(requests, ifindex, egress=egress):
         return
     try:
-        requests.request(_RTM_DELTFILTER, _ours(ifindex))
+        requests.request(_RTM_DELTFILTER, _ours(ifindex, egress))
         if not _filters(requests, ifindex, _INGRESS) and not _filters(requests, ifindex, _EGRESS):
             requests.request(_RTM_DELQDISC, _TCM.pack(0, ifindex, _CLSACT_HANDLE, _CLSACT_PARENT, 0))
     except OSError as error:
@@ -84,9 +85,9 @@ def detach(requests: Requests, ifindex: int) -> None:
             raise
 
 
-def is_attached(requests: Requests, ifindex: int) -> bool:
+def is_attached(requests: Requests, ifindex: int, *, egress: bool = False) -> bool:
     """Our program is there. Raises OSError."""
-    return any(found.is_ours for found in _filters(requests, ifindex, _INGRESS))
+    return any(found.is_ours for found in _filters(requests, ifindex, _parent(egress)))
 
 
 def foreign(requests: Requests, ifindex: int) -> list[Filter]:
@@ -96,8 +97,12 @@ def foreign(requests: Requests, ifindex: int) -> list[Filter]:
     return [found for found in everything if not found.is_ours]
 
 
-def _ours(ifindex: int) -> bytes:
-    return _TCM.pack(0, ifindex, _HANDLE, _INGRESS, _INFO) + attribute(_TCA_KIND, text("bpf"))
+def _parent(egress: bool) -> int:
+    return _EGRESS if egress else _INGRESS
+
+
+def _ours(ifindex: int, egress: bool) -> bytes:
+    return _TCM.pack(0, ifindex, _HANDLE, _parent(egress), _INFO) + attribute(_TCA_KIND, text("bpf"))
 
 
 def _filters(requests: Requests, ifindex: int, parent: int) -> list[Filter]:

@@ -20,6 +20,7 @@ class FakeLinks:
         fail_at: raise HostError at the n-th effect from now (0: never).
         broken: what `devices` raises, until it is None again.
         clsact: ifindex → fd of the program there.
+        clsact_out: likewise, at the egress.
         drops, inspections: what `egress_drops` and `inspect` answer.
         closed: `close` was called.
     """
@@ -30,6 +31,7 @@ class FakeLinks:
         self.broken: HostError | None = None
         self.fail_at = 0
         self.clsact: dict[int, int] = {}
+        self.clsact_out: dict[int, int] = {}
         self.drops: dict[int, int] = {}
         self.inspections: dict[int, Inspection] = {}
         self.closed = False
@@ -47,6 +49,7 @@ class FakeLinks:
         """A device goes; return it."""
         device = self.by_name.pop(ifname)
         self.clsact.pop(device.ifindex, None)
+        self.clsact_out.pop(device.ifindex, None)
         self.notify(LinkChange(ifindex=device.ifindex, device=None))
         return device
 
@@ -116,19 +119,19 @@ class FakeLinks:
         """What was put into `inspections`."""
         return self.inspections.get(ifindex, Inspection())
 
-    def attach_clsact(self, ifindex: int, program_fd: int) -> None:
+    def attach_clsact(self, ifindex: int, program_fd: int, *, egress: bool = False) -> None:
         """Put the program there."""
         if all(device.ifindex != ifindex for device in self.by_name.values()):
             raise HostError(f"cannot attach at clsact of device {ifindex}: No such device")
-        self.clsact[ifindex] = program_fd
+        (self.clsact_out if egress else self.clsact)[ifindex] = program_fd
 
-    def detach_clsact(self, ifindex: int) -> None:
+    def detach_clsact(self, ifindex: int, *, egress: bool = False) -> None:
         """Take it off."""
-        self.clsact.pop(ifindex, None)
+        (self.clsact_out if egress else self.clsact).pop(ifindex, None)
 
-    def clsact_attached(self, ifindex: int) -> bool:
+    def clsact_attached(self, ifindex: int, *, egress: bool = False) -> bool:
         """It is there."""
-        return ifindex in self.clsact
+        return ifindex in (self.clsact_out if egress else self.clsact)
 
     def watch(self, notify: Callable[[LinkChange | None], None]) -> None:
         """Tell of changes from now on (from the thread that makes them)."""

@@ -126,20 +126,20 @@ class NetlinkLinks:
                 filters=tuple(f"{f.kind} {f.name}".strip() for f in filters),
             )
 
-    def attach_clsact(self, ifindex: int, program_fd: int) -> None:
-        """Put the program at the device's clsact ingress."""
+    def attach_clsact(self, ifindex: int, program_fd: int, *, egress: bool = False) -> None:
+        """Put the program at the device's clsact ingress (or egress)."""
         with _host_errors(f"cannot attach at clsact of device {ifindex}"):
-            clsact.attach(self._requests, ifindex, program_fd)
+            clsact.attach(self._requests, ifindex, program_fd, egress=egress)
 
-    def detach_clsact(self, ifindex: int) -> None:
+    def detach_clsact(self, ifindex: int, *, egress: bool = False) -> None:
         """Take it off."""
         with _host_errors(f"cannot detach from clsact of device {ifindex}", unless_gone=True):
-            clsact.detach(self._requests, ifindex)
+            clsact.detach(self._requests, ifindex, egress=egress)
 
-    def clsact_attached(self, ifindex: int) -> bool:
+    def clsact_attached(self, ifindex: int, *, egress: bool = False) -> bool:
         """Our program is there."""
         with _host_errors(f"cannot read clsact of device {ifindex}"):
-            return clsact.is_attached(self._requests, ifindex)
+            return clsact.is_attached(self._requests, ifindex, egress=egress)
 
     def watch(self, notify: Notify) -> None:
         """Call `notify` for every change, until `close`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from vxagent.model.binding import Phase, Role
 from vxagent.model.port import Enforce, Mode, PortState
 
 
@@ -46,12 +47,69 @@ class Applied(Answer):
     warnings: list[str] = []
 
 
+class OverlayView(Answer):
+    """This host's part in the overlay: its tunnel address, the underlay device, and why that is not up, or ""."""
+
+    vtep: str
+    device: str
+    state: PortState
+    why: str
+
+
+class HostView(Answer):
+    """A host of the cluster. ports: how many are bound to it."""
+
+    host: str
+    vtep: str | None
+    live: bool
+    ports: int
+
+
+class BindingView(Answer):
+    """Where a port runs, and where it is to run next."""
+
+    port: str
+    segments: list[str]
+    macs: list[str]
+    ips: list[str]
+    owner: str
+    next: str | None
+    phase: Phase
+    epoch: int
+
+
+class MigrationView(Answer):
+    """A port of this host that is on its way. role: `owner` or `next`; state: of the port here."""
+
+    port: str
+    role: Role
+    owner: str
+    next: str | None
+    phase: Phase
+    state: PortState
+
+
+class Switched(Answer):
+    """A switchover that was done. missing: hosts that have not said within its time that they know."""
+
+    next: str
+    missing: list[str]
+
+
+class Evacuated(Answer):
+    """Ports that were a dead host's and are this host's now."""
+
+    ports: list[str]
+
+
 class StatusView(Answer):
     """How the agent is.
 
     Attributes:
+        overlay: null: this host has none.
         drift: kind of thing → how often one of it was not as it should be; kinds of which none was are left out.
         repairs: the same, of those that were put right.
+        postponed: the same, of those that were left for later, because they drift again and again.
         foreign: hook → programs of others there on the switch's devices.
     """
 
@@ -64,8 +122,10 @@ class StatusView(Answer):
     segments: int
     fdb_entries: int
     cluster: str
+    overlay: OverlayView | None
     drift: dict[str, int]
     repairs: dict[str, int]
+    postponed: dict[str, int]
     foreign: dict[str, int]
 
 
@@ -91,11 +151,15 @@ class SegmentView(Answer):
 
 
 class GroupView(Answer):
-    """Somebody behind a port or uplink has joined a group; in `expires_s` it counts as having left."""
+    """Somebody behind a port, an uplink or a VTEP has joined a group; in `expires_s` it counts as having left.
+
+    port, vtep: one of them is null.
+    """
 
     group: str
-    port: str
+    port: str | None
     expires_s: float
+    vtep: str | None = None
 
 
 class SegmentDetail(SegmentView):
@@ -104,14 +168,20 @@ class SegmentDetail(SegmentView):
     Attributes:
         queriers: "ipv4", "ipv6": seconds for which there still counts one as alive; null: there is none, and
             multicast of that family goes everywhere.
-        router_ports: ports and uplinks that get every group, because a multicast router is behind them.
+        uplinks, vteps: by which it is on other hosts.
+        bridges: this host takes its frames from its VLAN to its VNI and back.
+        router_ports, router_vteps: ports and uplinks, and VTEPs, that get every group, because a multicast router is
+            behind them.
         groups: who has joined which.
         joins_refused: joins for which there was no room.
     """
 
     uplinks: list[str]
+    vteps: list[str]
+    bridges: bool
     queriers: dict[str, float | None]
     router_ports: list[str]
+    router_vteps: list[str]
     groups: list[GroupView]
     joins_refused: int
     fdb_entries: dict[str, int]
@@ -236,9 +306,34 @@ class UplinkView(Answer):
     why: str
 
 
-class FdbView(Answer):
-    """An FDB entry. port: a port id or an uplink's device; age_s null: does not age.
+class VtepView(Answer):
+    """A VTEP as `vtep list` shows it; rx is from it.
 
+    Attributes:
+        host: of the cluster, whose it is; null: it was stated.
+        segments: those of this host whose VNIs it has.
+        state, why: `pending` where no tunnel goes to it, else that of the underlay device.
+        events_suppressed: as of ports.
+    """
+
+    address: str
+    host: str | None
+    vnis: list[int]
+    segments: list[str]
+    state: PortState
+    rx_packets: int
+    tx_packets: int
+    rx_bytes: int
+    tx_bytes: int
+    drops: int
+    events_suppressed: int
+    why: str
+
+
+class FdbView(Answer):
+    """An FDB entry. age_s null: does not age.
+
+    port, vtep: a port id or an uplink's device, or an address; one of them is null.
     held_s: for so long a MAC that moved too often is learned nowhere else; null: it is not held.
     """
 
@@ -253,13 +348,14 @@ class FdbView(Answer):
 
 
 class DropView(Answer):
-    """Frames dropped for one reason; port and segment null where there was none.
+    """Frames dropped for one reason; port, vtep and segment null where there was none.
 
     copies: not frames that the port brought, but copies of a flood that it did not get.
     shadow: not dropped, but would have been, were the port's guards and limits in force.
     """
 
     port: str | None
+    vtep: str | None
     segment: str | None
     reason: str
     packets: int

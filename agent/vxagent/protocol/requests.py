@@ -15,10 +15,11 @@ from msgspec import UNSET, Meta, UnsetType
 
 from vxagent.errors import Invalid
 from vxagent.model.fdb import StaticEntry
-from vxagent.model.ids import MTU_MAX, MTU_MIN, VID_MAX, VID_MIN, VNI_MAX, VNI_MIN, check_ifname
+from vxagent.model.ids import MTU_MAX, MTU_MIN, VID_MAX, VID_MIN, VNI_MAX, VNI_MIN, check_ifname, check_range
 from vxagent.model.port import DEFAULT_LEARN_RATE, DEFAULT_MAX_MACS, MAX_MACS_MAX, Enforce, Hook, Mode, Port, Uplink
 from vxagent.model.rate import PACKETS_MAX, PACKETS_MIN, Rate
-from vxagent.model.segment import DEFAULT_MTU, Segment, UnknownUnicast
+from vxagent.model.segment import DEFAULT_MTU, FITTING_MTU, Segment, UnknownUnicast
+from vxagent.model.vtep import Vtep
 
 # Limits and patterns are documentation in the schema: the model enforces them, with a better sentence. What they rule
 # out is refused.
@@ -32,6 +33,7 @@ Ifname = Annotated[str, Meta(extra_json_schema={"pattern": r"^[^\x00-\x20\x7f/:]
 Mac = Annotated[
     str, Meta(extra_json_schema={"pattern": "^[0-9A-Fa-f][02468ACEace]((:[0-9A-Fa-f]{2}){5}|(-[0-9A-Fa-f]{2}){5})$"})
 ]
+Address = Annotated[str, Meta(examples=["192.0.2.12", "2001:db8::c"])]
 RateText = Annotated[str, Meta(examples=["100Mbit", "20kpps", "1Gbit,100kpps"])]
 Storm = Annotated[int, Meta(extra_json_schema={"minimum": PACKETS_MIN, "maximum": PACKETS_MAX})]
 TrunkItem = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9][A-Za-z0-9._:@-]{0,62}:[0-9]{1,9}$"})]
@@ -57,18 +59,19 @@ class SegmentAdd(Request):
     tenant: Name
     vlan: Vid | None = None
     vni: Vni | None = None
-    mtu: Mtu = DEFAULT_MTU
+    mtu: Mtu | None = None
     unknown_unicast: UnknownUnicast = UnknownUnicast.FLOOD
     multicast_snooping: bool = False
 
     def model(self) -> Segment:
         """The segment. Raises Invalid."""
+        by_default = DEFAULT_MTU if self.vni is None else FITTING_MTU
         return Segment(
             name=self.name,
             tenant=self.tenant,
             vlan=self.vlan,
             vni=self.vni,
-            mtu=self.mtu,
+            mtu=by_default if self.mtu is None else _mtu(self.mtu),
             unknown_unicast=self.unknown_unicast,
             multicast_snooping=self.multicast_snooping,
         )
@@ -81,7 +84,7 @@ class SegmentAdd(Request):
             tenant=segment.tenant,
             vlan=segment.vlan,
             vni=segment.vni,
-            mtu=segment.mtu,
+            mtu=None if segment.vni is None and segment.mtu == DEFAULT_MTU else segment.mtu,
             unknown_unicast=segment.unknown_unicast,
             multicast_snooping=segment.multicast_snooping,
         )
@@ -93,13 +96,16 @@ class SegmentSet(Request):
     tenant: Name | UnsetType = UNSET
     vlan: Vid | UnsetType | None = UNSET
     vni: Vni | UnsetType | None = UNSET
-    mtu: Mtu | UnsetType = UNSET
+    mtu: Mtu | UnsetType | None = UNSET
     unknown_unicast: UnknownUnicast | UnsetType = UNSET
     multicast_snooping: bool | UnsetType = UNSET
 
     def changes(self) -> dict[str, object]:
-        """Fields of Segment → new value."""
-        return _given(self)
+        """Fields of Segment → new value. Raises Invalid."""
+        changes = _given(self)
+        if self.mtu is not UNSET:
+            changes["mtu"] = FITTING_MTU if self.mtu is None else _mtu(self.mtu)
+        return changes
 
 
 class PortAttach(Request):
@@ -250,7 +256,7 @@ class FdbAdd(Request):
     segment: Name
     mac: Mac
     port: Name | None = None
-    vtep: str | None = None
+    vtep: Address | None = None
 
     def model(self) -> StaticEntry:
         """The entry. Raises Invalid."""
@@ -262,11 +268,30 @@ class FdbAdd(Request):
         return cls(segment=entry.segment, mac=entry.mac, port=entry.port, vtep=entry.vtep)
 
 
-class Vtep(Request):
-    """A VTEP of an overlay without an engine; `[[vtep]]`."""
+class VtepAdd(Request):
+    """The VTEP of another host, in an overlay without an engine; `[[vtep]]`."""
 
-    address: str
-    vnis: list[Vni]
+    address: Address
+    vnis: list[Vni] = []
+
+    def model(self) -> Vtep:
+        """The VTEP. Raises Invalid."""
+        return Vtep(address=self.address, vnis=tuple(self.vnis))
+
+    @classmethod
+    def of(cls, vtep: Vtep) -> VtepAdd:
+        """The request that states this VTEP."""
+        return cls(address=vtep.address, vnis=list(vtep.vnis))
+
+
+class VtepSet(Request):
+    """What changes of a VTEP. A list replaces the one there was; [] clears."""
+
+    vnis: list[Vni] | UnsetType = UNSET
+
+    def changes(self) -> dict[str, object]:
+        """Fields of Vtep → new value."""
+        return {name: tuple(vnis) for name, vnis in _given(self).items() if isinstance(vnis, list)}
 
 
 class Desired(Request):
@@ -276,7 +301,7 @@ class Desired(Request):
     uplink: list[UplinkAdd] = []
     port: list[PortAttach] = []
     fdb: list[FdbAdd] = []
-    vtep: list[Vtep] = []
+    vtep: list[VtepAdd] = []
 
 
 class FdbFlush(Request):
@@ -306,6 +331,11 @@ def _given(request: Request) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not UNSET}
 
 
+def _mtu(given: int) -> int:
+    """An MTU that somebody wrote. Raises Invalid."""
+    return check_range("mtu", given, MTU_MIN, MTU_MAX)
+
+
 def _trunk(items: list[str]) -> tuple[tuple[str, int], ...]:
     found = []
     for item in items:
@@ -314,3 +344,9 @@ def _trunk(items: list[str]) -> tuple[tuple[str, int], ...]:
             raise Invalid("trunk", item, "must be SEGMENT:VID such as blue:10")
         found.append((match["segment"], int(match["vid"])))
     return tuple(found)
+
+
+class MigratePrepare(Request):
+    """Have a port's VM come here; ifname: its device, by default as it is called where it runs."""
+
+    ifname: str | None = None

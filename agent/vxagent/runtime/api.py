@@ -21,9 +21,11 @@ from starlette.status import HTTP_405_METHOD_NOT_ALLOWED
 
 from vxagent.core.document import Change, export
 from vxagent.core.effects import FlushFdb
+from vxagent.core.overlay import troubles
 from vxagent.core.switch import Draft
 from vxagent.model.ids import check_mac
 from vxagent.model.port import Mode, PortState
+from vxagent.model.vtep import check_vtep
 from vxagent.protocol.answers import (
     Applied,
     ChangeView,
@@ -38,6 +40,7 @@ from vxagent.protocol.answers import (
     SegmentView,
     StatusView,
     UplinkView,
+    VtepView,
 )
 from vxagent.protocol.requests import (
     Desired,
@@ -49,16 +52,18 @@ from vxagent.protocol.requests import (
     SegmentAdd,
     SegmentSet,
     UplinkAdd,
+    VtepAdd,
+    VtepSet,
 )
-from vxagent.runtime import desired, views
+from vxagent.runtime import cluster_api, desired, views
 from vxagent.runtime.doctor import examine
 from vxagent.runtime.loop import Agent
 from vxagent.runtime.metrics import metrics_route
 from vxagent.runtime.openapi import openapi
-from vxagent.runtime.operation import DOCUMENT_LIMIT, Operation, Operations, Rows, Text, failure
+from vxagent.runtime.operation import DOCUMENT_LIMIT, OPERATIONS, Operation, Rows, Text, failure
+from vxagent.runtime.overlay import overlay_view, tunnel_note, vtep_views
 from vxagent.runtime.views import VERSION
 
-OPERATIONS = Operations()
 at = OPERATIONS.at
 
 
@@ -101,9 +106,11 @@ async def show_status(agent: Agent) -> StatusView:
         ports=len(state.ports),
         segments=len(state.segments),
         fdb_entries=await agent.read(agent.datapath.fdb_count),
-        cluster="off",
+        cluster=cluster_api.connection(agent),
+        overlay=overlay_view(state),
         drift={str(kind): count for kind, count in agent.auditor.found.items() if count},
         repairs={str(kind): count for kind, count in agent.auditor.repaired.items() if count},
+        postponed={str(kind): count for kind, count in agent.auditor.postponed.items() if count},
         foreign={hook: count for hook, count in agent.auditor.strangers.by_hook().items() if count},
     )
 
@@ -118,7 +125,7 @@ async def examine_host(agent: Agent) -> Rows[FindingView]:
 async def reload(agent: Agent) -> Done:
     """Swap the programs and reread the config, under traffic."""
     await agent.reload()
-    return Done()
+    return Done(warnings=[f"{trouble.what}; {trouble.mend}" for trouble in troubles(agent.switch.state)])
 
 
 @at("POST", "/v1/stop")
@@ -262,6 +269,45 @@ async def delete_uplink(agent: Agent, *, ifname: str) -> Done:
     return Done()
 
 
+# --- VTEPs ---------------------------------------------------------------------------------------
+
+
+@at("GET", "/v1/vteps")
+async def list_vteps(agent: Agent) -> Rows[VtepView]:
+    """All VTEPs of other hosts."""
+    state = agent.switch.state
+    return Rows(lambda: [vtep_views(state, agent.datapath)])
+
+
+@at("POST", "/v1/vteps")
+async def add_vtep(agent: Agent, body: VtepAdd) -> Done:
+    """State the VTEP of another host."""
+    vtep = body.model()
+    changed = await agent.change(lambda draft: draft.add_vtep(vtep))
+    return Done(changed=changed, note=tunnel_note(agent.switch.state, vtep.address))
+
+
+@at("PATCH", "/v1/vteps/{address}")
+async def set_vtep(agent: Agent, body: VtepSet, *, address: str) -> Done:
+    """Change a VTEP live."""
+    changes, canonical = body.changes(), check_vtep("address", address)
+
+    def change(draft: Draft) -> bool:
+        draft.set_vtep(canonical, **changes)
+        return draft.state.vteps[canonical] != draft.base.vteps[canonical]
+
+    changed = await agent.change(change)
+    return Done(changed=changed, note=tunnel_note(agent.switch.state, canonical))
+
+
+@at("DELETE", "/v1/vteps/{address}")
+async def delete_vtep(agent: Agent, *, address: str) -> Done:
+    """Forget a VTEP."""
+    canonical = check_vtep("address", address)
+    await agent.change(lambda draft: draft.delete_vtep(canonical))
+    return Done()
+
+
 # --- FDB and drops -------------------------------------------------------------------------------
 
 
@@ -275,7 +321,8 @@ async def list_fdb(agent: Agent, *, segment: str | None = None) -> Rows[FdbView]
 async def add_fdb(agent: Agent, body: FdbAdd) -> Done:
     """Add a static FDB entry."""
     entry = body.model()
-    return Done(changed=await agent.change(lambda draft: draft.add_fdb(entry)))
+    changed = await agent.change(lambda draft: draft.add_fdb(entry))
+    return Done(changed=changed, note=tunnel_note(agent.switch.state, entry.vtep))
 
 
 @at("DELETE", "/v1/fdb/{segment}/{mac}")

@@ -16,7 +16,8 @@ from functools import partial
 
 from vxagent.core.audit import OF_DEVICES, Drift, Kind, Sight, Thing, examine, tables_changed
 from vxagent.core.effects import Attach, SetXdp
-from vxagent.core.patience import FREE, Patience
+from vxagent.core.migration import has_come_up
+from vxagent.core.patience import FREE, Patience, Restless
 from vxagent.core.state import State
 from vxagent.core.tables import Rows, Table
 from vxagent.datapath.base import Datapath
@@ -40,17 +41,22 @@ class Auditor:
     Attributes:
         found: kind → how often something of it was not as it should be, each look counted.
         repaired: kind → how often it was put right.
+        postponed: kind → how often something of it was left for a later look, because it drifts again and again.
         strangers: programs of others on the switch's devices.
+        come_up: handles of ports that hold and whose VMs were seen to have announced themselves, at the last look.
     """
 
     def __init__(self, changes: Changes, follower: LinkFollower, datapath: Datapath, links: Links) -> None:
         self.found: Counter[Kind] = Counter()
         self.repaired: Counter[Kind] = Counter()
+        self.postponed: Counter[Kind] = Counter()
         self.strangers = Strangers(datapath, links)
+        self.come_up: frozenset[int] = frozenset()
         self._changes = changes
         self._follower = follower
         self._datapath = datapath
         self._patience = Patience()
+        self._tried: set[str] = set()  # to put right, at this look
         self._right: dict[Table, bytes] = {}  # digests of what was as it should be by these rows:
         self._rows: Rows = {}
 
@@ -60,7 +66,12 @@ class Auditor:
         while more:
             more = await self._changes.in_turn(self._further_turn)
 
+    def restless(self) -> list[Restless]:
+        """What drifts again and again. From any thread."""
+        return self._patience.restless(time.monotonic())
+
     async def _first_turn(self) -> bool:
+        self._tried.clear()
         drifts = await self._settled()
         self.found.update(drift.kind for drift in drifts)
         self._patience.forget(time.monotonic())
@@ -97,12 +108,16 @@ class Auditor:
             digest = contents.digest
             if self._right.get(table) != digest:
                 rows[table], digests[table] = contents.rows(), digest
+        ports = rows.get(Table.PORTS, {})
+        self.come_up = frozenset(
+            key for (table, key), row in ports.items() if has_come_up(state.rows.get((table, key)), row)
+        )
         wanted = {handle: ifindex for handle, (ifindex, _) in state.attached.items()}
         sight = Sight(
             rows=rows,
             running=self._datapath.runs(wanted),
             xdp=self._datapath.xdp_at(wanted),
-            refused=self._datapath.xdp_refused().keys(),
+            refused=self._datapath.xdp_refused().keys() - self.strangers.left,
             faults=tuple(self._datapath.faults()),
         )
         drifts = examine(state, sight)
@@ -111,23 +126,38 @@ class Auditor:
         return drifts
 
     async def _repair(self, drifts: Sequence[Drift]) -> bool:
-        """In turn: repair what does not have to wait, and at most BATCH programs; whether there is more."""
+        """In turn: repair what does not have to wait, and at most BATCH programs.
+
+        Returns:
+            Whether there is more; not where none of the programs could be put back: the rest waits for the next look.
+        """
         now = time.monotonic()
         due: list[tuple[Drift, int]] = []
         slow = 0
-        for drift in drifts:
+        for drift in sorted(drifts, key=self._order):
             if slow == BATCH:
                 break
-            attempt = self._patience.attempt((drift.kind, drift.name), now)
+            if drift.thing in self._tried:
+                continue
+            self._tried.add(drift.thing)
+            attempt = self._patience.attempt(drift.thing, now, urgent=drift.urgent)
             if attempt:
                 due.append((drift, attempt))
-                slow += isinstance(drift.repair, Attach | SetXdp)
-        await self._try_all(due)
-        return slow == BATCH
+                slow += is_slow(drift)
+            else:
+                self.postponed[drift.kind] += 1
+        done = await self._try_all(due)
+        return slow == BATCH and any(map(is_slow, done))
 
-    async def _try_all(self, due: Sequence[tuple[Drift, int]]) -> None:
+    def _order(self, drift: Drift) -> tuple[bool, int]:
+        """Programs last, of them those first that were tried least: what cannot be put right keeps no other from it."""
+        slow = is_slow(drift)
+        return slow, self._patience.attempts(drift.thing) if slow else 0
+
+    async def _try_all(self, due: Sequence[tuple[Drift, int]]) -> list[Drift]:
+        """Returns what was put right."""
         if not due:
-            return
+            return []
         outcomes = await self._changes.blocking(lambda: [self._try(drift) for drift, _ in due])
         lines: Counter[Kind] = Counter()
         for (drift, attempt), error in zip(due, outcomes, strict=True):
@@ -138,6 +168,7 @@ class Auditor:
         for kind, count in lines.items():
             if count > LINES:
                 log.warning("drift: %d more of %s", count - LINES, kind)
+        return [drift for (drift, _), error in zip(due, outcomes, strict=True) if error is None]
 
     def _try(self, drift: Drift) -> Exception | None:
         """Blocks. Put one thing right; return why it cannot be."""
@@ -151,7 +182,13 @@ class Auditor:
         return None
 
 
+def is_slow(drift: Drift) -> bool:
+    """Putting it right takes some milliseconds."""
+    return isinstance(drift.repair, Attach | SetXdp)
+
+
 def _tell(drift: Drift, error: Exception | None, attempt: int) -> None:
     done = "put right" if error is None else f"cannot be put right: {error}"
-    more = "; it drifts again and again, and is looked after at longer and longer intervals" if attempt == FREE else ""
-    log.warning("drift: %s %s %s: %s%s", drift.kind, drift.name, drift.what, done, more)
+    how = "at every look, without a line" if drift.urgent else "at longer and longer intervals"
+    more = f"; it drifts again and again, and is looked after {how}" if attempt == FREE else ""
+    log.warning("drift: %s %s: %s%s", drift.thing, drift.what, done, more)

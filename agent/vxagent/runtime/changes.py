@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from vxagent.core.effects import Effect
 from vxagent.core.plan import Plan
+from vxagent.core.state import State
 from vxagent.core.switch import Draft, Switch
 from vxagent.errors import Refused, VxagentError
 from vxagent.runtime.executor import Executor
@@ -27,6 +28,23 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 READERS = 2
+
+
+class Agreed(Protocol):
+    """What others have agreed to."""
+
+    async def withdraw(self) -> None:
+        """It was not done."""
+
+    async def settle(self) -> None:
+        """It was done."""
+
+
+class Consent(Protocol):
+    """Whom a change is to be agreed with before it is made."""
+
+    async def ask(self, old: State, new: State) -> Agreed:
+        """Ask them. Raises VxagentError: they do not."""
 
 
 class Changes:
@@ -73,15 +91,28 @@ class Changes:
             # the programs and maps that were being made.
             del task
 
-    async def run(self, make: Callable[[Draft], T]) -> T:
+    async def run(self, make: Callable[[Draft], T], consent: Consent | None = None) -> T:
         """In turn: make one change of the switch; return what `make` returned, once it is done.
+
+        Args:
+            consent: whom it is to be agreed with.
 
         Raises:
             VxagentError: refused or failed; nothing has changed then.
         """
         draft = self.switch.draft()
         result = make(draft)
-        await self.perform(draft.plan())
+        plan = draft.plan()
+        if consent is None:
+            await self.perform(plan)
+            return result
+        agreed = await consent.ask(draft.base, plan.state)
+        try:
+            await self.perform(plan)
+        except BaseException:
+            await agreed.withdraw()
+            raise
+        await agreed.settle()
         return result
 
     async def perform(self, plan: Plan) -> None:
@@ -94,6 +125,20 @@ class Changes:
         """Apply effects, all or nothing. Blocks: call it inside `blocking`. Raises VxagentError."""
         self.executor.run(effects)
         self.losses.follow(effects)
+
+    async def apply_for(self, port: str, effects_of_port: Callable[[State, str], Iterable[Effect]]) -> None:
+        """When its turn comes: apply what follows from what is desired of a port, if this host has it then.
+
+        Raises:
+            HostError: nothing is done.
+        """
+
+        async def work() -> None:
+            state = self.switch.state
+            effects = tuple(effects_of_port(state, port)) if port in state.ports else ()
+            await self.blocking(partial(self.apply, effects))
+
+        await self.in_turn(work)
 
     async def blocking(self, fn: Callable[[], T]) -> T:
         """Call what changes the kernel, off the event loop."""

@@ -10,7 +10,7 @@ import msgspec
 
 from vxagent.core.document import Contents
 from vxagent.errors import Invalid
-from vxagent.protocol.requests import Desired, FdbAdd, PortAttach, Request, SegmentAdd, UplinkAdd
+from vxagent.protocol.requests import Desired, FdbAdd, PortAttach, Request, SegmentAdd, UplinkAdd, VtepAdd
 from vxagent.protocol.shape import Shape
 from vxagent.runtime.toml_text import TomlText
 
@@ -26,6 +26,7 @@ _KEYS = {
     "trunk vid": ("trunk",),
     "trunk segment": ("trunk",),
     "fdb": ("mac",),
+    "vni": ("vni", "vnis"),
 }
 
 
@@ -47,11 +48,10 @@ def parse(text: str, file: str) -> Contents:
     """
     toml = TomlText(text, file)
     desired = toml.shaped(_SHAPE)
-    if desired.vtep:
-        raise toml.refusal(("vtep",), "the overlay is not in this version")
     return Contents(
         segments=_models(toml, "segment", desired.segment, lambda segment: segment.name),
         uplinks=_models(toml, "uplink", desired.uplink, lambda uplink: uplink.ifname),
+        vteps=_models(toml, "vtep", desired.vtep, lambda vtep: vtep.address),
         ports=_models(toml, "port", desired.port, lambda port: port.id),
         fdb=_models(toml, "fdb", desired.fdb, lambda entry: (entry.segment, entry.mac)),
     )
@@ -62,6 +62,7 @@ def to_tables(contents: Contents) -> Desired:
     return Desired(
         segment=[SegmentAdd.of(segment) for segment in contents.segments],
         uplink=[UplinkAdd.of(uplink) for uplink in contents.uplinks],
+        vtep=[VtepAdd.of(vtep) for vtep in contents.vteps],
         port=[PortAttach.of(port) for port in contents.ports],
         fdb=[FdbAdd.of(entry) for entry in contents.fdb],
     )
@@ -73,6 +74,7 @@ def to_toml(contents: Contents) -> str:
     named: tuple[tuple[str, Sequence[Request]], ...] = (
         ("segment", tables.segment),
         ("uplink", tables.uplink),
+        ("vtep", tables.vtep),
         ("port", tables.port),
         ("fdb", tables.fdb),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -15,17 +15,22 @@ from typing import TYPE_CHECKING
 
 from vxagent.core.effects import Xdp
 from vxagent.core.hooks import choose
+from vxagent.core.overlay import troubles
+from vxagent.core.patience import Restless
 from vxagent.core.state import State
 from vxagent.datapath import bpf, bpf_link, bpffs, bytecode, source, toolchain
 from vxagent.errors import HostError
+from vxagent.model.cluster import Problem
 from vxagent.model.device import Device
 from vxagent.model.port import Hook, PortState
 from vxagent.netlink.base import Inspection
 from vxagent.runtime.config import LOOPBACK
+from vxagent.runtime.follower import device_names
 
 if TYPE_CHECKING:
     from vxagent.runtime.loop import Agent
 
+RESTLESS_LINES = UNREADABLE_LINES = 10
 _PROC_SYS = Path("/proc/sys")
 
 
@@ -80,13 +85,16 @@ class HostFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchFacts:
     """A switch and its devices; `inspections` and `foreign` (tcx programs of others) by ifindex, `xdp_refused` by port
-    handle, `metrics` where they are served over TCP."""
+    handle, `metrics` where they are served over TCP, `restless` what drifts again and again, by kind and name,
+    `unreadable` keys of the cluster."""
 
     state: State
     inspections: Mapping[int, Inspection] = field(default_factory=dict)
     xdp_refused: Mapping[int, str] = field(default_factory=dict)
     foreign: Mapping[int, list[int]] = field(default_factory=dict)
     metrics: tuple[str, int] | None = None
+    restless: Sequence[Restless] = ()
+    unreadable: Sequence[Problem] = ()
 
 
 def examine(agent: Agent | None = None) -> list[Finding]:
@@ -137,8 +145,7 @@ def gather_switch(agent: Agent) -> SwitchFacts:
     """The facts of an agent's switch, its devices read anew."""
     state = agent.switch.state.copy()
     state.devices = {device.ifname: device for device in agent.links.devices()}
-    names = (*state.uplinks, *(state.device_name(port) for port in state.ports.values()))
-    devices = [state.devices[name] for name in names if name in state.devices]
+    devices = [state.devices[name] for name in device_names(state) if name in state.devices]
     inspections = {device.ifindex: agent.links.inspect(device.ifindex) for device in devices}
     return SwitchFacts(
         state=state,
@@ -146,6 +153,8 @@ def gather_switch(agent: Agent) -> SwitchFacts:
         xdp_refused=agent.datapath.xdp_refused(),
         foreign=agent.datapath.foreign(inspections),
         metrics=agent.config.metrics_listen,
+        restless=agent.auditor.restless(),
+        unreadable=() if agent.membership is None else agent.membership.unreadable,
     )
 
 
@@ -206,7 +215,14 @@ def _judge_bytecode(facts: HostFacts) -> Finding:
 
 def judge_switch(facts: SwitchFacts) -> Iterator[Finding]:
     """Findings about ports, uplinks and their devices."""
-    findings = [*_judge_ports(facts), *_judge_uplinks(facts), *_judge_metrics(facts)]
+    findings = [
+        *_judge_ports(facts),
+        *_judge_uplinks(facts),
+        *_judge_overlay(facts),
+        *_judge_metrics(facts),
+        *_judge_restless(facts),
+        *_judge_unreadable(facts),
+    ]
     yield from findings
     if not findings:
         state = facts.state
@@ -254,10 +270,50 @@ def _judge_uplinks(facts: SwitchFacts) -> Iterator[Finding]:
                 )
 
 
+def _judge_overlay(facts: SwitchFacts) -> Iterator[Finding]:
+    state = facts.state
+    if state.overlay is None:
+        return
+    if state.underlay not in state.uplinks:
+        yield from _judge_state(f"underlay {state.overlay.device}", *state.overlay_state())
+        device = state.devices.get(state.overlay.device)
+        if device is not None:
+            yield from _judge_device(device, 0, facts.inspections.get(device.ifindex, Inspection()))
+            yield from _judge_tcx(facts, device)
+    for trouble in troubles(state):
+        level = Level.BAD if trouble.lost else Level.WARN
+        yield Finding(level=level, what=trouble.what, mend=trouble.mend)
+
+
 def _judge_metrics(facts: SwitchFacts) -> Iterator[Finding]:
     if facts.metrics is not None and not _is_loopback(facts.metrics[0]):
         what = f"metrics are served to everybody who reaches {facts.metrics[0]} port {facts.metrics[1]}"
         mend = f"let only your Prometheus through to it, or set metrics_listen to {LOOPBACK}:{facts.metrics[1]}"
+        yield Finding(level=Level.WARN, what=what, mend=mend)
+
+
+def _judge_restless(facts: SwitchFacts) -> Iterator[Finding]:
+    """What somebody else seems to want otherwise. Frames may go astray where it does not wait: see `Drift.urgent`."""
+    mend = "find out who changes it; the agent's log says what was wrong the first times"
+    worst = sorted(facts.restless, key=lambda one: (one.wait_s is not None, -one.attempts))
+    for one in worst[:RESTLESS_LINES]:
+        level = Level.BAD if one.wait_s is None else Level.WARN
+        how = "tried at every look" if one.wait_s is None else f"the next attempt is in {one.wait_s:.0f} s"
+        what = f"{one.thing} drifts again and again: {one.attempts} repairs, {how}"
+        yield Finding(level=level, what=f"{what}; last seen {one.seen_s:.0f} s ago", mend=mend)
+    if len(worst) > RESTLESS_LINES:
+        what = f"{len(worst) - RESTLESS_LINES} more things drift again and again"
+        yield Finding(level=Level.WARN, what=what, mend=mend)
+
+
+def _judge_unreadable(facts: SwitchFacts) -> Iterator[Finding]:
+    """What somebody else, or another version, has written into the engine."""
+    mend = "mend or remove it, or use one version on all hosts; until then it counts as not being there"
+    for problem in facts.unreadable[:UNREADABLE_LINES]:
+        what = f"{problem.key} in the cluster cannot be read: {problem.why}"
+        yield Finding(level=Level.WARN, what=what, mend=mend)
+    if len(facts.unreadable) > UNREADABLE_LINES:
+        what = f"{len(facts.unreadable) - UNREADABLE_LINES} more keys of the cluster cannot be read"
         yield Finding(level=Level.WARN, what=what, mend=mend)
 
 
@@ -302,7 +358,7 @@ def _judge_xdp(facts: SwitchFacts, name: str, device: Device) -> Iterator[Findin
     foreign = facts.inspections.get(device.ifindex, Inspection()).xdp_program
     if foreign and (refused or not ours):
         what = f"device {device.ifname} runs an XDP program of somebody else (id {foreign}) before the switch"
-        mend = f"`ip link set dev {device.ifname} xdp off` (or xdpgeneric off), then `vxagent reload`"
+        mend = f"`ip link set dev {device.ifname} xdp off` (or xdpgeneric off)"
         yield Finding(level=Level.WARN, what=what, mend=mend)
         return
     hook = state.uplinks[name].hook if name in state.uplinks else state.ports[name].hook

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Iterable
 
 from vxagent.core.effects import (
+    AddCounts,
+    Announce,
     Attach,
     ClearCounters,
     DeleteRow,
@@ -53,6 +55,8 @@ class Executor:
             FlushFdb: datapath.flush,
             PutLease: datapath.put_lease,
             EndLeases: datapath.end_leases,
+            AddCounts: datapath.add_counts,
+            Announce: datapath.announce,
             ClearCounters: datapath.clear_counters,
             Mend: datapath.mend,
             SetDevice: links.set_device,

@@ -165,8 +165,9 @@ class LinkFollower:
 
 
 def device_names(state: State) -> set[str]:
-    """The devices that ports and uplinks ask for."""
-    return {*state.uplinks, *(state.device_name(port) for port in state.ports.values())}
+    """The devices that ports, uplinks and the overlay ask for."""
+    underlay = () if state.overlay is None else (state.overlay.device,)
+    return {*state.uplinks, *underlay, *(state.device_name(port) for port in state.ports.values())}
 
 
 def differences(known: dict[str, Device], now: Iterable[Device], ended: Collection[int] = ()) -> list[LinkChange]:

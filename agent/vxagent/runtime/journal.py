@@ -10,6 +10,7 @@ from vxagent.core.state import State
 from vxagent.datapath.abi import HOLD_S, EventType
 from vxagent.datapath.base import Event
 from vxagent.model.ids import int_to_mac
+from vxagent.runtime.named import NOBODY, Named, by_handle
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +38,14 @@ class Journal:
             self._began = now
             self._written.clear()
             self._heard.clear()
-        names: tuple[dict[int, str], dict[int, str]] | None = None
+        names: tuple[dict[int, Named], dict[int, str]] | None = None
         for event in events:
             source = event.type, event.port
             if self._written[event.type] >= LINES_PER_PERIOD and source in self._heard:
                 self._left_out += 1
                 continue
             self._heard.add(source)
-            names = names or (state.names("port"), state.names("segment"))
+            names = names or (by_handle(state), state.names("segment"))
             log.info("%s", describe(event, *names))
             self._written[event.type] += 1
 
@@ -54,23 +55,23 @@ class Journal:
             self._left_out = 0
 
 
-def describe(event: Event, ports: dict[int, str], segments: dict[int, str]) -> str:
-    """One line; `ports` and `segments` are names by handle."""
-    port = ports.get(event.port, "?")
+def describe(event: Event, places: dict[int, Named], segments: dict[int, str]) -> str:
+    """One line; `places` and `segments` are by handle."""
+    place, other = places.get(event.port, NOBODY), places.get(event.other_port, NOBODY)
     where = f"segment {segments.get(event.segment, '?')}"
     mac = int_to_mac(event.mac)
     match event.type:
         case EventType.MAC_MOVED:
-            return f"MAC {mac} of {where} moved from port {ports.get(event.other_port, '?')} to {port}"
+            return f"MAC {mac} of {where} moved from {other} to {place.short}"
         case EventType.LEARN_LIMITED:
-            return f"port {port} may learn no more MACs: {mac} of {where} was not learned (--max-macs, --learn-rate)"
+            return f"{place} may learn no more MACs: {mac} of {where} was not learned (--max-macs, --learn-rate)"
         case EventType.FDB_FULL:
-            return f"the FDB is full: {mac} of {where} on port {port} was not learned"
+            return f"the FDB is full: {mac} of {where} on {place} was not learned"
         case EventType.MAC_HELD:
-            home = ports.get(event.other_port, "?")
-            stays = f"for {HOLD_S} s it is learned on {home} alone"
-            return f"MAC {mac} of {where} moved too often between ports {home} and {port}: {stays}"
+            stays = f"for {HOLD_S} s it is learned on {other.short} alone"
+            ports = f"ports {other.short} and {place.short}" if place.vtep == other.vtep else f"{other} and {place}"
+            return f"MAC {mac} of {where} moved too often between {ports}: {stays}"
         case EventType.LEASE_REFUSED:
-            return f"no room for a lease that MAC {mac} of {where} gives to port {ports.get(event.other_port, '?')}"
-        case other:
-            return f"event {other} of port {port} in {where}, MAC {mac}"
+            return f"no room for a lease that MAC {mac} of {where} gives to {other}"
+        case kind:
+            return f"event {kind} of {place} in {where}, MAC {mac}"

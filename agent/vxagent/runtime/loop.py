@@ -10,31 +10,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from vxagent.core.effects import MakeInternal
+from vxagent.core.checks import check_overlay
+from vxagent.core.effects import MakeInternal, Xdp
 from vxagent.core.reconcile import reconcile
+from vxagent.core.remote import NO_CLUSTER
 from vxagent.core.switch import Draft, Switch
-from vxagent.core.tables import Table
+from vxagent.core.tables import Rows, Table
 from vxagent.datapath.base import EVENTS_AT_ONCE, Datapath
 from vxagent.errors import VxagentError
+from vxagent.model.device import Device
 from vxagent.netlink.base import Links
 from vxagent.runtime.audit import Auditor
 from vxagent.runtime.changes import Changes, log_failed
-from vxagent.runtime.config import Config
+from vxagent.runtime.config import ClusterConfig, Config, connect_to, waiting
 from vxagent.runtime.executor import Executor
 from vxagent.runtime.follower import LinkFollower, device_names
 from vxagent.runtime.host import tell_manager, tell_reloading
 from vxagent.runtime.journal import Journal
 from vxagent.runtime.leases import by_port
 from vxagent.runtime.losses import EgressLosses
-from vxagent.runtime.periods import PERIODS, Periods
+from vxagent.runtime.membership import Membership
+from vxagent.runtime.migrations import Migrations
+from vxagent.runtime.overlay import OverlayWatch
+from vxagent.runtime.periods import PERIODS, WAITS, Periods, Waits
 from vxagent.runtime.watchdog import Progress
 from vxagent.store.base import Store
+from vxagent.store.kv import Kv
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +70,10 @@ class Agent:
         config: Config,
         read_config: Callable[[], Config],
         periods: Periods = PERIODS,
+        waits: Waits = WAITS,
+        connect: Callable[[ClusterConfig], Kv] = connect_to,
+        answers: Callable[[str], Awaitable[bool]] | None = None,
+        boot: str = "",
     ) -> None:
         self.datapath = datapath
         self.links = links
@@ -74,11 +85,20 @@ class Agent:
         self.ended = asyncio.Event()
         self._read_config = read_config
         self._periods = periods
+        self._waits = waits
         self._changes = Changes(Switch({}), Executor(datapath, links, store), EgressLosses(links))
         self._follower = LinkFollower(self._changes, links, datapath, periods.retry_s)
         self.auditor = Auditor(self._changes, self._follower, datapath, links)
+        self._overlay = OverlayWatch()
         self._journal = Journal()
         self._background: list[asyncio.Task[None]] = []
+        self._connect = connect
+        self._answers = answers
+        self._boot = boot
+        self._heard = asyncio.Event()
+        self._events_fd: int | None = None
+        self.membership: Membership | None = None
+        self.migrations: Migrations | None = None
 
     # What the API calls
 
@@ -104,7 +124,7 @@ class Agent:
 
         async def work() -> T:
             await self._follower.take()  # what is known of the devices should be no older than the command
-            return await self._changes.run(make)
+            return await self._changes.run(make, self.membership)
 
         return await self._changes.in_turn(work)
 
@@ -128,7 +148,7 @@ class Agent:
         """Read the config anew, swap the programs and make the kernel once more what is desired.
 
         Raises:
-            Invalid, HostError: the switch goes on as it was.
+            Invalid, Conflict, HostError: the switch goes on as it was.
         """
 
         async def work() -> None:
@@ -174,11 +194,13 @@ class Agent:
         works = (
             self._follower.follow(),
             _repeat("resync", lambda: self._periods.resync_s, self._resync),
-            _repeat("audit", lambda: self.config.audit_s, self.auditor.audit),
+            _repeat("overlay", lambda: self.config.audit_s, self._look_at_overlay),
+            _repeat("audit", lambda: self.config.audit_s, self._audit),
             _repeat("ageing", lambda: self._periods.ageing_s(self.switch.state.ageing_s), self._age),
-            _repeat("journal", lambda: self._periods.events_s, self._write_journal),
+            _repeat("journal", lambda: self._periods.events_s, self._write_journal, self._heard),
         )
         self._background = [asyncio.create_task(work) for work in works]
+        await self._join()
         self.started = time.monotonic()
         self.ready = True
 
@@ -207,8 +229,49 @@ class Agent:
         finally:
             await self._end()
 
+    async def _join(self) -> None:
+        """Begin to be in the cluster, if there is one. What it said of other segments than those that are here may have
+        changed since, and what it said at all is over without it."""
+        config, known = self.config, self.switch.state.remote
+        if known.on:
+            now = NO_CLUSTER if config.cluster is None else known.within(self.switch.state.segments)
+            await self._changes.run(lambda draft: draft.cluster_says(now))
+        if config.cluster is None:
+            return
+        self.membership = Membership(
+            self._changes,
+            self._connect(config.cluster),
+            name=config.cluster.name,
+            host=config.host,
+            vtep=None if config.overlay is None else config.overlay.vtep,
+            boot=self._boot,
+            waits=self._waits,
+            answers=self._answers,
+        )
+        self.migrations = Migrations(
+            self._changes, self.membership, self.datapath, config.host, self._follower.take, self._waits
+        )
+        self.membership.begin(self.migrations)
+        self.migrations.resume()
+        self._wait_for_events()
+
+    def _wait_for_events(self) -> None:
+        """Be woken by what must not wait: a VM that has arrived."""
+        loop = asyncio.get_running_loop()
+        if self._events_fd is not None:
+            loop.remove_reader(self._events_fd)
+        self._events_fd = self.datapath.events_fd() if self.migrations is not None else None
+        if self._events_fd is not None:
+            loop.add_reader(self._events_fd, self._heard.set)
+
     async def _end(self) -> None:
         self.ready = False
+        if self._events_fd is not None:
+            asyncio.get_running_loop().remove_reader(self._events_fd)
+        if self.migrations is not None:
+            await self.migrations.end()
+        if self.membership is not None:
+            await self.membership.end(leave=self.taken_off)
         for task in self._background:
             task.cancel()
         for task in self._background:
@@ -224,11 +287,13 @@ class Agent:
 
     async def _reload(self) -> None:
         config = self._read_config()
+        check_overlay(replace(self.switch.state, overlay=config.overlay))
         await self._changes.blocking(partial(self.datapath.reload, fdb_entries=config.fdb_entries))
-        if config.metrics_listen != self.config.metrics_listen:
-            log.warning("metrics_listen changes at the next start")
-        if config.group != self.config.group:
-            log.warning("group changes at the next start")
+        self._wait_for_events()
+        for what in waiting(self.config, config):
+            log.warning("%s at the next start", what)
+        if self.membership is not None:  # the others know this host by its name
+            config = replace(config, host=self.config.host)
         self.config = config
         self.switch.state = replace(self.switch.state, host=config.host)
         await self._reconcile()
@@ -237,12 +302,20 @@ class Agent:
         """First what runs already, all or nothing; then device by device what does not run yet, so that one bad
         device keeps no other from being attached."""
         self._follower.try_all_again()
-        devices, rows, attached, xdp = await self._changes.blocking(
-            lambda: (self.links.devices(), self.datapath.rows(), self.datapath.attached(), self.datapath.xdp())
-        )
-        wanted = device_names(self.switch.state)
+        devices, rows, attached, xdp, lacking = await self._changes.blocking(self._look_at_all)
+        wanted = device_names(replace(self.switch.state, overlay=self.config.overlay))
         running = [d for d in devices if d.ifname not in wanted or d.ifindex in attached.values()]
-        plan = reconcile(self.switch, running, rows, attached, xdp, ageing_s=self.config.ageing_s, now=time.time())
+        plan = reconcile(
+            self.switch,
+            running,
+            rows,
+            attached,
+            xdp,
+            ageing_s=self.config.ageing_s,
+            now=time.time(),
+            overlay=self.config.overlay,
+            lacking=lacking,
+        )
         internal = [effect for effect in plan.effects if isinstance(effect, MakeInternal)]
         others = tuple(effect for effect in plan.effects if not isinstance(effect, MakeInternal))
         await self._changes.perform(replace(plan, effects=others))
@@ -255,8 +328,26 @@ class Agent:
         self._changes.executor.torn = False
         await self._follower.read()
         await self._follower.take_all()
+        await self._look_at_overlay()
+
+    def _look_at_all(self) -> tuple[list[Device], Rows, dict[int, int], dict[int, Xdp], list[int]]:
+        """What there is, as `reconcile` wants it. Blocks. Half there can only be the two programs of the underlay."""
+        attached = self.datapath.attached()
+        state = self.switch.state
+        underlay = state.numbers.number("port", state.underlay)
+        wanted = {handle: ifindex for handle, ifindex in attached.items() if handle == underlay}
+        lacking = [handle for handle, runs in self.datapath.runs(wanted).items() if not runs]
+        return self.links.devices(), self.datapath.rows(), attached, self.datapath.xdp(), lacking
 
     # What happens by the clock
+
+    async def _audit(self) -> None:
+        await self.auditor.audit()
+        if self.migrations is not None:
+            self.migrations.arrived(self.auditor.come_up)
+
+    async def _look_at_overlay(self) -> None:
+        self._overlay.look(self.switch.state)
 
     async def _resync(self) -> None:
         """The net under the link events, and under a change that could not be undone."""
@@ -286,13 +377,24 @@ class Agent:
         while taken == EVENTS_AT_ONCE:
             events = await self.read(self.datapath.events)
             self._journal.write(events, self.switch.state, time.monotonic())
+            if self.migrations is not None:
+                self.migrations.hear(events)
             taken = len(events)
 
 
-async def _repeat(what: str, interval: Callable[[], float], work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Work for ever, at intervals; what fails is tried again."""
+async def _repeat(
+    what: str,
+    interval: Callable[[], float],
+    work: Callable[[], Coroutine[Any, Any, None]],
+    sooner: asyncio.Event | None = None,
+) -> None:
+    """Work for ever, at intervals or, where it is set, by `sooner`; what fails is tried again."""
+    woken = asyncio.Event() if sooner is None else sooner
     while True:
-        await asyncio.sleep(interval())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(interval()):
+                await woken.wait()
+        woken.clear()
         try:
             await work()
         except Exception as error:

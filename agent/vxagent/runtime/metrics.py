@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
@@ -30,18 +30,21 @@ from vxagent.datapath.maps import Sizes
 from vxagent.errors import VxagentError
 from vxagent.model.port import PortState
 from vxagent.runtime.audit import Auditor
+from vxagent.runtime.cluster_metrics import ClusterCollector
+from vxagent.runtime.families import Samples, counter, gauge
 from vxagent.runtime.loop import Agent
 from vxagent.runtime.multicast import read_multicast, snooped
+from vxagent.runtime.named import NOBODY, Named, by_handle, named
 from vxagent.runtime.views import VERDICTS, VERSION
 
-PLACE = ("port", "segment", "tenant")
+PLACE = ("port", "segment", "tenant", "vtep")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One port or uplink in one segment (None: frames that belong to none), and what it counted there."""
+    """One port, uplink or VTEP in one segment (None: frames that belong to none), and what it counted there."""
 
-    port: str
+    who: Named
     segment: str | None
     tenant: str
     traffic: Traffic
@@ -49,9 +52,9 @@ class Place:
     dropped_bytes: int
 
     @property
-    def labels(self) -> tuple[str, str, str]:
+    def labels(self) -> tuple[str, str, str, str]:
         """Values of PLACE."""
-        return self.port, self.segment or "", self.tenant
+        return _labels(self.who, self.segment or "", self.tenant)
 
 
 def create_metrics_app(agent: Agent) -> Starlette:
@@ -63,6 +66,7 @@ def metrics_route(agent: Agent) -> Route:
     """GET /metrics of an agent."""
     registry = create_registry(lambda: agent.switch.state, agent.datapath, agent.egress_failed)
     registry.register(_DriftCollector(agent.auditor))
+    registry.register(ClusterCollector(agent))
 
     async def serve(_: Request) -> Response:
         try:
@@ -107,7 +111,7 @@ class _SwitchCollector(Collector):
         state = self._state()
         drops = self._datapath.drops()
         places = _places(state, self._datapath, drops)
-        yield _gauge("vxagent_build_info", "Version of the agent.", ("version",), [((VERSION,), 1)])
+        yield gauge("vxagent_build_info", "Version of the agent.", ("version",), [((VERSION,), 1)])
         yield from _sizes(state, self._datapath, drops)
         yield from _port_states(state)
         yield from _traffic(places)
@@ -115,12 +119,12 @@ class _SwitchCollector(Collector):
         ids = list(state.ports)
         learning = self._datapath.learning([state.handle_of_port(port_id) for port_id in ids])
         yield from _learning(ids, learning)
-        names = (*ids, *state.uplinks)
+        names = (*ids, *state.between)
         handles = [state.numbers.number("port", name) for name in names]
         yield _events(names, self._datapath.suppressed_events(handles))
         yield from _leases(state, self._datapath)
         yield from _multicast(state, self._datapath)
-        yield _counter(
+        yield counter(
             "vxagent_port_egress_failed_packets",
             "Frames for the VM that its device took and lost.",
             ("port",),
@@ -141,9 +145,10 @@ class _DriftCollector(Collector):
         for name, does, counted in (
             ("vxagent_drift", "Times that something was not as it should be.", self._auditor.found),
             ("vxagent_repairs", "Times that something that had drifted was put right.", self._auditor.repaired),
+            ("vxagent_repairs_postponed", "Times that a repair had to wait.", self._auditor.postponed),
         ):
-            yield _counter(name, does, ("object",), [((str(kind),), counted[kind]) for kind in KINDS])
-        yield _gauge(
+            yield counter(name, does, ("object",), [((str(kind),), counted[kind]) for kind in KINDS])
+        yield gauge(
             "vxagent_foreign_programs",
             "Programs of others on the switch's devices.",
             ("hook",),
@@ -161,7 +166,7 @@ def _places(state: State, datapath: Datapath, drops: Sequence[Drop]) -> list[Pla
         dropped_bytes[drop.port, drop.segment] += drop.bytes
     wanted = [
         (name, segment, index)
-        for name in (*state.ports, *state.uplinks)
+        for name in (*state.ports, *state.between)
         for segment, index in state.counters_of(name).items()
     ]
     traffic = datapath.traffic([index for _, _, index in wanted])
@@ -171,36 +176,36 @@ def _places(state: State, datapath: Datapath, drops: Sequence[Drop]) -> list[Pla
         if segment is None and not dropped[at] and not any(counted.packets):
             continue  # frames of no segment are rare, and most ports never see one
         tenant = state.segments[segment].tenant if segment else ""
-        found.append(Place(name, segment, tenant, counted, dropped[at], dropped_bytes[at]))
+        found.append(Place(named(name), segment, tenant, counted, dropped[at], dropped_bytes[at]))
     return found
 
 
 def _traffic(places: Sequence[Place]) -> Iterator[Metric]:
-    def counter(name: str, does: str, value: Callable[[Place], int]) -> Metric:
-        return _counter(name, does, PLACE, [(place.labels, value(place)) for place in places])
+    def by_place(name: str, does: str, value: Callable[[Place], int]) -> Metric:
+        return counter(name, does, PLACE, [(place.labels, value(place)) for place in places])
 
-    yield counter(
+    yield by_place(
         "vxagent_port_receive_packets",
         "Frames that came in from the VM or the physical network, dropped ones too.",
         lambda p: sum(p.traffic.packets) + p.dropped_packets,
     )
-    yield counter(
+    yield by_place(
         "vxagent_port_receive_bytes",
         "Bytes of frames that came in, dropped ones too.",
         lambda p: sum(p.traffic.bytes) + p.dropped_bytes,
     )
-    yield counter(
+    yield by_place(
         "vxagent_port_transmit_packets", "Frames handed to the port's device.", lambda p: p.traffic.tx_packets
     )
-    yield counter(
+    yield by_place(
         "vxagent_port_transmit_bytes", "Bytes of frames handed to the port's device.", lambda p: p.traffic.tx_bytes
     )
-    yield counter(
+    yield by_place(
         "vxagent_port_copies",
         "Copies made of the frames that came in: 1 a forward, n a flood.",
         lambda p: p.traffic.copies,
     )
-    yield _counter(
+    yield counter(
         "vxagent_port_verdict_packets",
         "Frames that came in, by what the data plane decided; drops stand in vxagent_drop_packets_total.",
         (*PLACE, "verdict"),
@@ -213,12 +218,12 @@ def _traffic(places: Sequence[Place]) -> Iterator[Metric]:
 
 
 def _drops(state: State, drops: Sequence[Drop]) -> Iterator[Metric]:
-    ports, segments = state.names("port"), state.names("segment")
+    places, segments = by_handle(state), state.names("segment")
     found: dict[DropKind, list[tuple[tuple[str, ...], Drop]]] = {kind: [] for kind in DropKind}
     for drop in drops:
         segment = segments.get(drop.segment, "")
         tenant = state.segments[segment].tenant if segment else ""
-        at = (ports.get(drop.port, ""), segment, tenant, reason_label(drop.reason))
+        at = (*_labels(places.get(drop.port, NOBODY), segment, tenant), reason_label(drop.reason))
         found[drop.kind].append((at, drop))
     for kind, name, what in (
         (DropKind.FRAME, "vxagent_drop", "frames dropped"),
@@ -231,26 +236,26 @@ def _drops(state: State, drops: Sequence[Drop]) -> Iterator[Metric]:
     ):
         labels = (*PLACE, "reason")
         packets, octets = f"Number of {what}, by reason.", f"Bytes of {what}, by reason."
-        yield _counter(f"{name}_packets", packets, labels, [(at, drop.packets) for at, drop in found[kind]])
-        yield _counter(f"{name}_bytes", octets, labels, [(at, drop.bytes) for at, drop in found[kind]])
+        yield counter(f"{name}_packets", packets, labels, [(at, drop.packets) for at, drop in found[kind]])
+        yield counter(f"{name}_bytes", octets, labels, [(at, drop.bytes) for at, drop in found[kind]])
 
 
 def _learning(ids: Sequence[str], learning: Sequence[Learning]) -> Iterator[Metric]:
     pairs = list(zip(ids, learning, strict=True))
     port = ("port",)
-    yield _gauge(
+    yield gauge(
         "vxagent_port_learned_macs", "MACs that the port has learned.", port, [((i,), has.entries) for i, has in pairs]
     )
-    yield _counter(
+    yield counter(
         "vxagent_port_learn_limited_packets",
         "Frames whose source was not learned because the port's quota or rate of learning was used up.",
         port,
         [((i,), has.limited) for i, has in pairs],
     )
-    yield _counter(
+    yield counter(
         "vxagent_port_moved_macs", "MACs that came from another port.", port, [((i,), has.moved) for i, has in pairs]
     )
-    yield _counter(
+    yield counter(
         "vxagent_port_held_macs",
         "MACs that the port contended for, until they were held where they had been.",
         port,
@@ -258,12 +263,12 @@ def _learning(ids: Sequence[str], learning: Sequence[Learning]) -> Iterator[Metr
     )
 
 
-def _events(ids: Sequence[str], suppressed: Sequence[int]) -> Metric:
-    return _counter(
+def _events(names: Sequence[str], suppressed: Sequence[int]) -> Metric:
+    return counter(
         "vxagent_port_events_suppressed",
         "Events of the port or uplink that the log was not told, because there were too many.",
-        ("port",),
-        [((i,), count) for i, count in zip(ids, suppressed, strict=True)],
+        ("port", "vtep"),
+        [((who.port or "", who.vtep or ""), count) for who, count in zip(map(named, names), suppressed, strict=True)],
     )
 
 
@@ -271,13 +276,13 @@ def _leases(state: State, datapath: Datapath) -> Iterator[Metric]:
     ids = [port.id for port in state.ports.values() if port.dhcp_snoop]
     handles = [state.handle_of_port(port_id) for port_id in ids]
     held = Counter(lease.port for lease in datapath.leases()) if ids else Counter[int]()
-    yield _gauge(
+    yield gauge(
         "vxagent_port_leases",
         "Addresses that DHCP servers have leased to a port that is held to them.",
         ("port",),
         [((i,), held[handle]) for i, handle in zip(ids, handles, strict=True)],
     )
-    yield _counter(
+    yield counter(
         "vxagent_port_leases_refused",
         "Leases that there was no room for.",
         ("port",),
@@ -287,31 +292,31 @@ def _leases(state: State, datapath: Datapath) -> Iterator[Metric]:
 
 def _multicast(state: State, datapath: Datapath) -> Iterator[Metric]:
     names = {state.handle_of_segment(name): name for name in snooped(state)}
-    ports = state.names("port")
+    places = by_handle(state)
     known = read_multicast(state, datapath, names.values())
     groups = Counter(group.segment for group in known.groups)
 
     def samples(values: Iterable[tuple[int, int]]) -> Samples:
         return [((names[at], state.segments[names[at]].tenant), value) for at, value in values]
 
-    yield _gauge(
+    yield gauge(
         "vxagent_segment_multicast_groups",
         "Memberships in multicast groups, one for each port and group.",
         ("segment", "tenant"),
         samples((at, groups[at]) for at in names),
     )
-    yield _gauge(
+    yield gauge(
         "vxagent_segment_multicast_queriers",
         "Families, of IPv4 and IPv6, of which a querier is alive; multicast of the others goes everywhere.",
         ("segment", "tenant"),
         samples((at, sum(map(bool, known.queriers.get(at, ())))) for at in names),
     )
-    yield _counter(
+    yield counter(
         "vxagent_port_multicast_joins_refused",
         "Joins for which there was no room, so that the port gets every group for a while.",
         PLACE,
         [
-            ((ports[port], names[at], state.segments[names[at]].tenant), refused)
+            (_labels(places[port], names[at], state.segments[names[at]].tenant), refused)
             for (at, port), refused in known.refused.items()
         ],
     )
@@ -320,19 +325,27 @@ def _multicast(state: State, datapath: Datapath) -> Iterator[Metric]:
 def _port_states(state: State) -> Iterator[Metric]:
     states = {name: state.port_state(name)[0] for name in state.ports}
     states |= {name: state.uplink_state(name)[0] for name in state.uplinks}
-    yield _gauge(
+    yield gauge(
         "vxagent_port_up",
         "1 where the port or uplink forwards.",
         ("port",),
         [((name,), int(is_ is PortState.UP)) for name, is_ in states.items()],
     )
-    yield _gauge("vxagent_ports", "Ports on this host.", (), [((), len(state.ports))])
-    yield _gauge("vxagent_segments", "Segments on this host.", (), [((), len(state.segments))])
+    if state.overlay is not None:
+        yield gauge(
+            "vxagent_overlay_up",
+            "1 where the underlay device is there and up.",
+            ("vtep",),
+            [((state.overlay.vtep,), int(state.overlay_state()[0] is PortState.UP))],
+        )
+    yield gauge("vxagent_vteps", "VTEPs of other hosts that tunnels go to.", (), [((), len(state.tunnels))])
+    yield gauge("vxagent_ports", "Ports on this host.", (), [((), len(state.ports))])
+    yield gauge("vxagent_segments", "Segments on this host.", (), [((), len(state.segments))])
 
 
 def _sizes(state: State, datapath: Datapath, drops: Sequence[Drop]) -> Iterator[Metric]:
     fdb = datapath.fdb_count()
-    yield _gauge("vxagent_fdb_entries", "Entries of the FDB, learned and static.", (), [((), fdb)])
+    yield gauge("vxagent_fdb_entries", "Entries of the FDB, learned and static.", (), [((), fdb)])
     rows = Counter(table for table, _ in state.rows)
     counters = sum(space == "counter" for space, _ in state.numbers.given)
     sizes = Sizes()
@@ -344,31 +357,18 @@ def _sizes(state: State, datapath: Datapath, drops: Sequence[Drop]) -> Iterator[
         "members": (rows[Table.MEMBERS], sizes.memberships),
         "slots": (rows[Table.SLOTS], sizes.memberships),
         "fdb": (fdb, datapath.fdb_room()),
+        "tunnels": (rows[Table.TUNNELS], sizes.ports),
+        "vnis": (rows[Table.VNIS], sizes.segments),
         "addresses": (rows[Table.ADDRESSES], sizes.addresses),
         "prefixes": (rows[Table.PREFIXES], sizes.addresses),
         "traffic": (counters, sizes.counters),
         "drops": (len(drops), sizes.drops),
     }
     label = ("map",)
-    yield _gauge("vxagent_map_entries", "Entries in use.", label, [((m,), used) for m, (used, _) in maps.items()])
-    yield _gauge(
-        "vxagent_map_size", "Entries that there is room for.", label, [((m,), n) for m, (_, n) in maps.items()]
-    )
+    yield gauge("vxagent_map_entries", "Entries in use.", label, [((m,), used) for m, (used, _) in maps.items()])
+    yield gauge("vxagent_map_size", "Entries that there is room for.", label, [((m,), n) for m, (_, n) in maps.items()])
 
 
-Samples = Iterable[tuple[tuple[str, ...], int]]
-
-
-def _counter(name: str, does: str, labels: tuple[str, ...], samples: Samples) -> Metric:
-    """A counter; `_total` is appended to the name in the exposition."""
-    family = CounterMetricFamily(name, does, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
-
-
-def _gauge(name: str, does: str, labels: tuple[str, ...], samples: Samples) -> Metric:
-    family = GaugeMetricFamily(name, does, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
+def _labels(who: Named, segment: str, tenant: str) -> tuple[str, str, str, str]:
+    """Values of PLACE."""
+    return who.port or "", segment, tenant, who.vtep or ""

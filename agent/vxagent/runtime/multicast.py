@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from vxagent.core.state import State
 from vxagent.datapath.base import Datapath, Multicast
 from vxagent.protocol.answers import GroupView
+from vxagent.runtime.named import Named, by_handle
 
 FAMILIES = ("ipv4", "ipv6")
 
@@ -16,7 +17,7 @@ def read_multicast(state: State, datapath: Datapath, segments: Iterable[str]) ->
     handles = {name: state.numbers.number("segment", name) for name in segments}
     places = {
         (handles[segment], state.numbers.number("port", name)): counter
-        for name in (*state.ports, *state.uplinks)
+        for name in (*state.ports, *state.between)
         for segment, counter in state.counters_of(name).items()
         if segment in handles
     }
@@ -30,18 +31,23 @@ def snooped(state: State) -> list[str]:
 
 def group_views(state: State, known: Multicast) -> list[GroupView]:
     """The memberships, by group and port."""
-    ports = state.names("port")
-    found = sorted(known.groups, key=lambda group: (group.group.version, group.group, ports[group.port]))
+    places = by_handle(state)
+    found = sorted(known.groups, key=lambda group: (group.group.version, group.group, str(places[group.port])))
     return [
-        GroupView(group=str(group.group), port=ports[group.port], expires_s=round(group.expires_s, 1))
+        GroupView(
+            group=str(group.group),
+            port=places[group.port].port,
+            vtep=places[group.port].vtep,
+            expires_s=round(group.expires_s, 1),
+        )
         for group in found
     ]
 
 
-def router_ports(state: State, known: Multicast) -> list[str]:
-    """Ports and uplinks with a multicast router behind them, sorted."""
-    ports = state.names("port")
-    return sorted(ports[port] for _, port in known.routers)
+def router_places(state: State, known: Multicast) -> list[Named]:
+    """Ports, uplinks and VTEPs with a multicast router behind them."""
+    places = by_handle(state)
+    return [places[port] for _, port in known.routers]
 
 
 def queriers(known: Multicast, segment: int) -> dict[str, float | None]:

@@ -102,9 +102,10 @@ class Operation:
         except ClientDisconnect:
             return Response(status_code=400)  # to nobody
         except Exception as exc:
-            mend = mend_lack(exc.errno) if isinstance(exc, OSError) else ""
-            if mend:
-                return failure("HostError", f"{self.method} {self.path}: {exc}; {mend}", HostError.http_status)
+            if isinstance(exc, OSError) and mend_lack(exc.errno):
+                lack = HostError.of(f"{self.method} {self.path} failed", exc)
+                await self._note(request, arguments, f"refused: {lack}")
+                return failure("HostError", str(lack), lack.http_status)
             log.exception("%s %s failed", self.method, self.path)
             await self._note(request, arguments, f"failed: {type(exc).__name__}: {exc}")
             return failure("Error", f"the agent failed ({type(exc).__name__}: {exc}); its log says more", 500)
@@ -241,3 +242,7 @@ def _encoded(batch: list[Any] | None, encode: Callable[[Any], bytes]) -> bytes |
 
 def _line(answer: object) -> bytes:
     return msgspec.json.encode(answer) + b"\n"
+
+
+OPERATIONS = Operations()
+"""Those of the agent's API; who has some puts them in as it is imported."""

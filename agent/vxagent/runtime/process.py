@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import hashlib
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -62,6 +63,7 @@ def live(options: Options, ready: Callable[[], None]) -> None:
             store=store,
             config=config,
             read_config=lambda: load_config(options.config),
+            boot=_life(state_dir),
         )
         asyncio.run(serve(agent, lambda: host.listen_unix(run_dir.api, gid), metrics, ready, gid=gid))
         run_dir.api.unlink(missing_ok=True)
@@ -94,6 +96,12 @@ def _adapters(run_dir: RunDir, state_dir: Path, sizes: Sizes = DEFAULT_SIZES) ->
     """The adapters to the kernel, for the namespace that this process is in."""
     links = NetlinkLinks()
     return links, BpfDatapath(run_dir.pins, state_dir / "bytecode", sizes=sizes, clsact=links)
+
+
+def _life(state_dir: Path) -> str:
+    """Which of its lives the machine is in, and which of its agents this is."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot}/{hashlib.sha256(bytes(state_dir)).hexdigest()[:12]}"
 
 
 def _started(options: Options, state_dir: Path, netns: Path | None) -> Started:

@@ -35,10 +35,12 @@ class Strangers:
 
     Attributes:
         known: ifname → those that were there when it was looked at.
+        left: handles of ports that a stranger kept without XDP, and whose devices had none at the last look.
     """
 
     def __init__(self, datapath: Datapath, links: Links) -> None:
         self.known: dict[str, frozenset[Stranger]] = {}
+        self.left: frozenset[int] = frozenset()
         self._datapath = datapath
         self._links = links
         self._looked_at = 0  # the port handle
@@ -54,15 +56,20 @@ class Strangers:
         handles = list(islice(further, LOOKS))
         self._looked_at = handles[-1] if handles else 0
         at = {state.attached[handle][0]: handle for handle in handles}
-        refused, tcx = self._datapath.xdp_refused(), self._datapath.foreign(at)
+        refused, taken = self._datapath.xdp_refused(), self._datapath.xdp_taken()
+        tcx = self._datapath.foreign(at)
+        left: set[int] = set()
         for ifindex, handle in at.items():
             ifname = state.attached[handle][1]
             seen = self._links.inspect(ifindex)
             ours = Xdp.SENDS in state.xdp.get(handle, Xdp.NONE) and handle not in refused
+            if handle in taken and not seen.xdp_program:
+                left.add(handle)
             there = [("xdp", f"program {seen.xdp_program}")] if seen.xdp_program and not ours else []
             there += [("tcx", f"program {number}") for number in tcx.get(ifindex, [])]
             there += [("clsact", f"filter {found}") for found in dict.fromkeys(seen.filters)]
             self._note(ifname, frozenset(Stranger(ifname=ifname, hook=hook, what=what) for hook, what in there))
+        self.left = frozenset(left)
         attached = {ifname for _, ifname in state.attached.values()}
         self.known = {ifname: there for ifname, there in self.known.items() if ifname in attached and there}
 

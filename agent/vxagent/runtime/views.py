@@ -17,6 +17,7 @@ from msgspec.structs import asdict
 
 from vxagent.core.effects import Xdp
 from vxagent.core.hooks import choose
+from vxagent.core.numbers import underlay_owner, vtep_owner
 from vxagent.core.state import State
 from vxagent.core.tables import Origin
 from vxagent.datapath.abi import COUNTED_VERDICTS, DropKind, Verdict, reason_label
@@ -35,7 +36,8 @@ from vxagent.protocol.answers import (
     SegmentView,
     UplinkView,
 )
-from vxagent.runtime.multicast import group_views, queriers, read_multicast, router_ports
+from vxagent.runtime.multicast import group_views, queriers, read_multicast, router_places
+from vxagent.runtime.named import NOBODY, by_handle, named
 
 VERSION = version("vxagent")
 PORT_BATCH = 256
@@ -114,17 +116,22 @@ def segment_detail(state: State, datapath: Datapath, name: str) -> SegmentDetail
     """One segment with its traffic. Raises NotFound."""
     handle = state.handle_of_segment(name)
     segment = state.segments[name]
-    members = [*state.ports, *state.uplinks]
+    members = [*state.ports, *state.between]
     counters = [index for member in members for of, index in state.counters_of(member).items() if of == name]
     drops = [drop for drop in datapath.drops() if drop.segment == handle and drop.kind == DropKind.FRAME]
     sums = add_up(datapath.traffic(counters), drops)
     origins = Counter(entry.origin for entry in datapath.fdb(segment=handle))
     known = read_multicast(state, datapath, [name] if segment.multicast_snooping else [])
+    others = [who for who in state.between if any(of == name for of, _ in state.memberships(who))]
+    routers = router_places(state, known)
     return SegmentDetail(
         **asdict(_segment(segment, ports_by_segment(state).get(name, []))),
-        uplinks=sorted(state.uplinks) if segment.vlan is not None else [],
+        uplinks=sorted(who for who in others if who in state.uplinks),
+        vteps=[vtep for who in others if (vtep := named(who).vtep) is not None],
+        bridges=state.bridges(name),
         queriers=queriers(known, handle),
-        router_ports=router_ports(state, known),
+        router_ports=sorted(router.port for router in routers if router.port is not None),
+        router_vteps=sorted(router.vtep for router in routers if router.vtep is not None),
         groups=group_views(state, known),
         joins_refused=sum(known.refused.values()),
         fdb_entries={label: origins[origin] for origin, label in ORIGINS.items()},
@@ -296,15 +303,15 @@ def fdb_views(state: State, datapath: Datapath, segment: str | None) -> Iterator
     """The FDB, of one segment or all, in batches. Raises NotFound."""
     only = None if segment is None else state.handle_of_segment(segment)
     segments = {number: state.segments[name] for number, name in state.names("segment").items()}
-    ports = state.names("port")
+    places = by_handle(state)
     for entries in batches(datapath.fdb(segment=only), FDB_BATCH):
         yield [
             FdbView(
                 segment=at.name,
                 tenant=at.tenant,
                 mac=int_to_mac(entry.mac),
-                port=ports.get(entry.port),
-                vtep=None,
+                port=(place := places.get(entry.port, NOBODY)).port,
+                vtep=place.vtep,
                 origin=ORIGINS.get(entry.origin, "unknown"),
                 age_s=None if entry.age_s is None else round(entry.age_s, 1),
                 held_s=None if entry.held_s is None else round(entry.held_s, 1),
@@ -315,12 +322,13 @@ def fdb_views(state: State, datapath: Datapath, segment: str | None) -> Iterator
 
 
 def drop_views(state: State, datapath: Datapath, port: str | None) -> list[DropView]:
-    """Drop counters, of one port or uplink or all, the largest first. Raises NotFound."""
+    """Drop counters, of one of those that `handle_of` knows or of all, the largest first. Raises NotFound."""
     only = None if port is None else handle_of(state, port)
-    ports, segments = state.names("port"), state.names("segment")
+    places, segments = by_handle(state), state.names("segment")
     found = [
         DropView(
-            port=ports.get(drop.port),
+            port=(place := places.get(drop.port, NOBODY)).port,
+            vtep=place.vtep,
             segment=segments.get(drop.segment),
             reason=reason_label(drop.reason),
             packets=drop.packets,
@@ -331,12 +339,17 @@ def drop_views(state: State, datapath: Datapath, port: str | None) -> list[DropV
         for drop in datapath.drops()
         if drop.packets and only in (None, drop.port)
     ]
-    return sorted(found, key=lambda v: (-v.packets, v.port or "", v.segment or "", v.reason))
+    return sorted(found, key=lambda v: (-v.packets, v.port or "", v.vtep or "", v.segment or "", v.reason))
 
 
 def handle_of(state: State, name: str) -> int:
-    """The handle of a port or an uplink. Raises NotFound."""
-    return state.handle_of_uplink(name) if name in state.uplinks else state.handle_of_port(name)
+    """The handle of a port, an uplink, the underlay device or a VTEP, as tables name them. Raises NotFound."""
+    if name in state.uplinks:
+        return state.handle_of_uplink(name)
+    for owner in (underlay_owner(name), vtep_owner(name)):
+        if name not in state.ports and state.exists(owner):
+            return state.numbers.number("port", owner)
+    return state.handle_of_port(name)
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -6,23 +6,26 @@ from typing import Annotated
 
 import typer
 
-from vxagent_cli.command import AsJson, agent, given, group, say, show_list
-from vxagent_cli.render import Column, column, duration
+from vxagent_cli.command import AsJson, WrongUsage, agent, given, group, say, show_list
+from vxagent_cli.render import Column, cell, column, duration
 
 app = group("FDB entries: which MAC is behind which port.")
+
+PLACE = Column("port", lambda row: cell(row["port"] or row["vtep"]))
+"""A port's id, an uplink's device or a VTEP's address."""
 
 COLUMNS = (
     column("segment"),
     column("tenant"),
     column("mac"),
-    column("port"),
+    PLACE,
     column("origin"),
     Column("age", lambda row: "-" if row["age_s"] is None else duration(int(row["age_s"])), number=True),
     Column("held", lambda row: "-" if row["held_s"] is None else duration(int(row["held_s"])), number=True),
 )
 
 DROP_COLUMNS = (
-    column("port"),
+    PLACE,
     column("segment"),
     column("reason"),
     column("packets", number=True),
@@ -47,11 +50,14 @@ def add(
     ctx: typer.Context,
     mac: Mac,
     segment: Segment,
-    port: Annotated[str, typer.Option("--port", metavar="ID", help="The port that it is behind.")],
+    port: Annotated[str | None, typer.Option("--port", metavar="ID", help="The port that it is behind.")] = None,
+    vtep: Annotated[str | None, typer.Option("--vtep", metavar="ADDRESS", help="The VTEP that it is behind.")] = None,
 ) -> None:
-    """Add a static entry."""
-    answer = agent(ctx).change("POST", "v1", "fdb", body={"segment": segment, "mac": mac, "port": port})
-    say(answer, f"{mac} added", f"{mac} is there already")
+    """Add a static entry, at a port, an uplink or a VTEP."""
+    if (port is None) == (vtep is None):
+        raise WrongUsage("give one of --port and --vtep")
+    body = given(segment=segment, mac=mac, port=port, vtep=vtep)
+    say(agent(ctx).change("POST", "v1", "fdb", body=body), f"{mac} added", f"{mac} is there already")
 
 
 @app.command("del")

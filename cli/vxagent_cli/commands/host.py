@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vxagent.errors import HostError, NoAgent
-from vxagent_cli.command import AsJson, agent, run_dir, show_json, show_list
+from vxagent_cli.command import AsJson, agent, run_dir, say, show_json, show_list
 from vxagent_cli.render import Object, duration, one_line, sheet
 
 
@@ -57,8 +57,7 @@ def down(ctx: typer.Context) -> None:
 
 def reload(ctx: typer.Context) -> None:
     """Swap the programs and reread the config, under traffic."""
-    agent(ctx).change("POST", "v1", "reload")
-    print("reloaded")
+    say(agent(ctx).change("POST", "v1", "reload"), "reloaded")
 
 
 def status(ctx: typer.Context, as_json: AsJson = False) -> None:

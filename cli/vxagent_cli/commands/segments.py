@@ -34,7 +34,12 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The segment.")]
 Tenant = typer.Option("--tenant", metavar="T", help="Who owns it.")
 Vlan = Annotated[int | None, typer.Option("--vlan", metavar="VID", help="Its VLAN on uplinks, 1 to 4094.")]
 Vni = Annotated[int | None, typer.Option("--vni", metavar="VNI", help="Its VNI on the overlay, 1 to 16777215.")]
-Mtu = Annotated[int | None, typer.Option("--mtu", metavar="N", help="Bytes of L3 that its frames may have.")]
+Mtu = Annotated[
+    int | None,
+    typer.Option(
+        "--mtu", metavar="N", help="Bytes of L3 that its frames may have; default: 1500, on the overlay what fits in."
+    ),
+]
 Unknown = Annotated[
     UnknownUnicast | None,
     typer.Option("--unknown-unicast", help="What becomes of frames to MACs that the switch does not know."),
@@ -73,12 +78,15 @@ def set_(
     vni: Vni = None,
     no_vni: Annotated[bool, typer.Option("--no-vni", help="It has no VNI any more.")] = False,
     mtu: Mtu = None,
+    no_mtu: Annotated[
+        bool, typer.Option("--no-mtu", help="It has the MTU of a segment that is added without.")
+    ] = False,
     unknown_unicast: Unknown = None,
     multicast_snooping: Snooping = None,
 ) -> None:
     """Change a segment live."""
     changes = given(tenant=tenant, **_options(vlan, vni, mtu, unknown_unicast, multicast_snooping))
-    body = cleared(changes, vlan=no_vlan, vni=no_vni)
+    body = cleared(changes, vlan=no_vlan, vni=no_vni, mtu=no_mtu)
     answer = agent(ctx).change("PATCH", "v1", "segments", name, body=body)
     say(answer, f"segment {name} changed", f"segment {name} is so already")
 

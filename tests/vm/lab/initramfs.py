@@ -9,12 +9,12 @@ from pathlib import Path
 
 from vm.lab.cache import FILES, build, made
 from vm.lab.kernels import Kernel
+from vm.lab.programs import PROGRAMS, programs, sources
 
 MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "vmxnet3", "8021q")
 """NICs are named as their modules come: here, before anybody is told that the guest is up."""
 
 _SCRIPTS = {"init": "init", "channel": "bin/channel", "udhcpc": "bin/got-lease"}
-_PROGRAMS = ("bulk", "spray", "verify")
 _LIBRARY = re.compile(r"(/\S+) \(0x")
 
 
@@ -24,7 +24,8 @@ def initramfs(kernel: Kernel) -> Path:
     recipe = [
         kernel.release,
         *MODULES,
-        *(FILES.joinpath(name).read_text() for name in (*_SCRIPTS, *(f"{program}.c" for program in _PROGRAMS))),
+        *(FILES.joinpath(name).read_text() for name in _SCRIPTS),
+        *sources(),
     ]
     recipe += [f"{path} {path.stat().st_mtime_ns}" for path in (busybox, iperf3)]
     return made(f"initramfs-{kernel.series}", recipe, lambda path: _pack(path, kernel, busybox, iperf3))
@@ -49,8 +50,8 @@ def _pack(path: Path, kernel: Kernel, busybox: Path, iperf3: Path) -> None:
     for name, place in _SCRIPTS.items():
         shutil.copy(FILES / name, root / place)
         root.joinpath(place).chmod(0o755)
-    for program in _PROGRAMS:
-        build("gcc", "-O2", "-Wall", "-static", "-o", str(root / "bin" / program), str(FILES / f"{program}.c"))
+    for program in PROGRAMS:
+        shutil.copy(programs() / program, root / "bin" / program)
     for number, module in enumerate(kernel.module_files(*MODULES)):
         code = module.read_bytes()
         if module.suffix == ".xz":  # insmod of busybox takes plain ones

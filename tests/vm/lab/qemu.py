@@ -42,6 +42,7 @@ class Machine:
         kernel, initramfs: what it boots.
         nics: its NICs.
         disk: of an image that holds the system to start; None: the initramfs is all there is. Writes to it are lost.
+        bare: the system on the disk has no init.
         media: a file that the guest finds as its next disk, read-only.
         cpus: how many.
         memory_mb: MiB.
@@ -52,6 +53,7 @@ class Machine:
     initramfs: Path
     nics: tuple[Nic, ...] = ()
     disk: Path | None = None
+    bare: bool = False
     media: Path | None = None
     cpus: int = 1
     memory_mb: int = 256
@@ -88,6 +90,8 @@ def _arguments(machine: Machine) -> str:
     words = ["console=ttyS0", "quiet", "panic=-1", "net.ifnames=0", "mitigations=off", machine.arguments]
     if machine.disk is not None:
         words.append("vx.root=/dev/vda")
+    if machine.bare:
+        words.append("vx.bare")
     return " ".join(word for word in words if word)
 
 

@@ -52,11 +52,18 @@ class Vms:
         return self._started(machine, netns, name)
 
     def hypervisor(
-        self, netns: Namespace, *nics: Nic, series: str = "6.12", cpus: int = 2, name: str = "hypervisor"
+        self,
+        netns: Namespace,
+        *nics: Nic,
+        series: str = "6.12",
+        cpus: int = 2,
+        name: str = "hypervisor",
+        systemd: bool = True,
     ) -> Guest:
         """A guest that has started and may not be up yet: Debian with systemd; `hypervisor.install` puts vxagent on it.
 
-        Its disk is as after the image was built; what it writes is lost with it, but survives a reboot.
+        Its disk is as after the image was built; what it writes is lost with it, but survives a reboot. Without systemd
+        there is nothing but what is started there, and it is up in half the time.
         """
         booted = kernel(series)
         machine = Machine(
@@ -64,6 +71,7 @@ class Vms:
             initramfs=initramfs(booted),
             nics=nics,
             disk=debian([kernel(each) for each in PACKAGES]),
+            bare=not systemd,
             media=wheel.media(),
             cpus=cpus,
             memory_mb=1024,

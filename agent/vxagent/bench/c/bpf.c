@@ -5,8 +5,11 @@
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/ip.h>
 #include <linux/pkt_cls.h>
+#include <linux/udp.h>
 
+#include "checksum.h"
 #include "maps.h"
 
 #define PORT_AT 36 /* behind Ethernet and IPv4 without options */
@@ -97,6 +100,64 @@ int bench_untag(struct __sk_buff *skb)
 	if (bpf_skb_vlan_pop(skb))
 		return TC_ACT_SHOT;
 	return bpf_redirect(target(0), 0);
+}
+
+/* What VXLAN over IPv4 (RFC 7348) has in front of a frame, and how the frame begins. */
+struct outside {
+	__u8 reserved[2]; /* what follows is aligned so */
+	__u8 ethernet[ETH_HLEN];
+	struct iphdr ip;
+	struct udphdr udp;
+	__u8 vxlan[8];
+	__u8 inside[ETH_HLEN];
+};
+
+#define OUTSIDE 50
+#define WRAP_FLAGS                                                                               \
+	(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | \
+	 BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN) | BPF_F_ADJ_ROOM_ENCAP_L2_ETH)
+
+/* A tunnel's beginning: all IP goes into packets that begin alike, with fixed MACs. */
+int bench_wrap(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	const struct outside *bytes = vx_lookup(outside, &key);
+	struct outside head;
+	__u32 length;
+
+	if (!bytes)
+		return TC_ACT_SHOT;
+	__builtin_memcpy(&head, bytes, __builtin_offsetof(struct outside, inside));
+	if (bpf_skb_load_bytes(skb, 0, head.inside, ETH_HLEN) ||
+	    bpf_skb_adjust_room(skb, OUTSIDE, BPF_ADJ_ROOM_MAC, WRAP_FLAGS))
+		return TC_ACT_SHOT;
+	length = skb->len - ETH_HLEN;
+	head.ip.tot_len = bpf_htons(length);
+	head.ip.check = vx_ipv4_checksum(&head.ip);
+	head.udp.len = bpf_htons(length - sizeof(head.ip));
+	if (bpf_skb_store_bytes(skb, 0, head.ethernet, OUTSIDE + ETH_HLEN, 0))
+		return TC_ACT_SHOT;
+	return bpf_redirect(target(0), 0);
+}
+
+/* Its end. False: what came is no whole packet. */
+static __always_inline bool unwrap(struct __sk_buff *skb)
+{
+	__u8 inside[ETH_HLEN];
+
+	return !bpf_skb_load_bytes(skb, OUTSIDE, inside, sizeof(inside)) &&
+	       !bpf_skb_adjust_room(skb, -OUTSIDE, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) &&
+	       !bpf_skb_store_bytes(skb, 0, inside, sizeof(inside), 0);
+}
+
+int bench_unwrap(struct __sk_buff *skb)
+{
+	return unwrap(skb) ? bpf_redirect(target(0), 0) : TC_ACT_SHOT;
+}
+
+int bench_unwrap_peer(struct __sk_buff *skb)
+{
+	return unwrap(skb) ? bpf_redirect_peer(target(0), 0) : TC_ACT_SHOT;
 }
 
 /*

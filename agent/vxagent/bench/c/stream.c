@@ -9,7 +9,7 @@
  * `packet:IFNAME:NUMBERS:HELLO`: where a receiver is, the streams that are for it (`0,1`), and a frame that it sends each
  * second, so that the switch goes on knowing where it is. An FD is a tap's, inherited, non-blocking, with a
  * struct virtio_net_hdr in front of each frame; a device is in the process's network namespace. Frames are hex, of a tap
- * with that header. RUN is a number: frames of another run do not count.
+ * with that header; those in packets of VXLAN over IPv4 count as well. RUN is a number: frames of another run do not count.
  *
  * Both run at real-time priority where they may. A sender never sends more than BURST times what is due in a tick, so
  * that no queue on the way to the switch overflows when it was held up; what it owes beyond DEBT_MS it does not send.
@@ -44,7 +44,10 @@
 
 #define VNET_HEADER 10 /* struct virtio_net_hdr */
 #define ETHERNET 14
+#define IPV4 20 /* a header without options */
 #define UDP 8
+#define VXLAN 8
+#define VXLAN_PORT 4789
 #define LARGEST 2048
 #define MOST 16 /* streams, and ends */
 
@@ -135,6 +138,18 @@ static int packet_socket(const char *ifname, int protocol)
 	return fd;
 }
 
+/* Bytes in front of the frame that a packet of VXLAN over IPv4 carries; 0: it is none. */
+static size_t outside(const unsigned char *frame, size_t length)
+{
+	const unsigned char *ip = frame + ETHERNET, *udp = ip + IPV4;
+	size_t bytes = ETHERNET + IPV4 + UDP + VXLAN;
+
+	if (length < bytes + ETHERNET || frame[12] != 0x08 || frame[13] != 0x00 || ip[0] != 0x45 ||
+	    ip[9] != IPPROTO_UDP || (udp[2] << 8 | udp[3]) != VXLAN_PORT)
+		return 0;
+	return bytes;
+}
+
 /* Where the stamp is, of a frame without its virtio_net_hdr: IPv4 and UDP, with or without options. */
 static size_t stamp_at(const unsigned char *frame)
 {
@@ -155,13 +170,16 @@ struct stream {
 
 static void open_stream(struct stream *s, char *text)
 {
+	size_t at;
 	char *where;
 
 	s->tap = !strcmp(part(&text), "tap");
 	where = part(&text);
 	s->fd = s->tap ? atoi(where) : packet_socket(where, 0);
 	s->length = read_hex(part(&text), s->frames[0]);
-	s->stamp = stamp_at(s->frames[0] + (s->tap ? VNET_HEADER : 0)) + (s->tap ? VNET_HEADER : 0);
+	at = s->tap ? VNET_HEADER : 0;
+	at += outside(s->frames[0] + at, s->length - at);
+	s->stamp = at + stamp_at(s->frames[0] + at);
 	for (int i = 1; i < BATCH; i++)
 		memcpy(s->frames[i], s->frames[0], s->length);
 }
@@ -282,10 +300,13 @@ static uint32_t the_run, stream_count;
 
 static void count_frame(const struct end *e, const unsigned char *frame, size_t length)
 {
+	size_t before = outside(frame, length);
 	struct stamp stamp;
 	struct count *c;
 	uint64_t bit;
 
+	frame += before;
+	length -= before;
 	if (length < ETHERNET + 20 || frame[12] != 0x08 || frame[13] != 0x00 ||
 	    length < stamp_at(frame) + sizeof(stamp))
 		return;

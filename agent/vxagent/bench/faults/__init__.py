@@ -4,6 +4,7 @@
     figures  what the numbers of a stream come to, and what makes a run invalid
     document what is shown of it
 
+    tunnel   frames as another host sends them by VXLAN
     stream   numbered frames and who counts them: `c/stream.c`, compiled at the start
     lab      the devices, the agent and the streams through it
     ending   the agent is killed, hangs, is stopped
@@ -12,7 +13,7 @@
     table    all faults, a row for each
     run      one row after the other
 
-Efforts, figures and document are pure.
+Efforts, figures, document and tunnel are pure.
 
 docs/reliability.md says how it measures, and shows what a run printed.
 """

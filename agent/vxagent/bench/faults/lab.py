@@ -1,15 +1,16 @@
 """The switch under fault, the VMs that send through it, and what faults have in common.
 
-     VM a    VM b            VM c    VM d           fabric          VM e
-      t1      t2              v1      v2       u0 (VLAN 12)          t3
-    ┌─┴───────┴─┐           ┌─┴───────┴─┐         ┌─┴────────────────┴─┐
-    │  red      │           │  green    │         │  blue              │
-    └───────────┘           └───────────┘         └────────────────────┘
+     VM a    VM b      VM c    VM d       fabric       VM e         VM f      another host, VM g
+      t1      t2        v1      v2    u0 (VLAN 12)      t3           t4       o0 (VNI 5012)
+    ┌─┴───────┴─┐     ┌─┴───────┴─┐     ┌─┴─────────────┴─┐        ┌─┴─────────┴─┐
+    │  red      │     │  green    │     │  blue           │        │  violet     │
+    └───────────┘     └───────────┘     └─────────────────┘        └─────────────┘
 
-Three tenants with a segment each, which drop unknown unicast: a frame whose receiver the switch has forgotten is lost
+Four tenants with a segment each, which drop unknown unicast: a frame whose receiver the switch has forgotten is lost
 and not flooded. a and b have listed MACs, the others are learned. Taps are single-queue and have XDP in front of tc;
-from a to b a second flow goes, of frames that XDP leaves to tc. A tap stands in for the uplink's NIC. There is a stack
-behind none of the devices. A fourth tenant has what faults need for themselves: `spare` and `many`.
+from a to b a second flow goes, of frames that XDP leaves to tc. Taps stand in for the NICs of the uplink and of the
+underlay. There is a stack behind none of the devices, and o0 has the address of the host's VTEP. A fifth tenant has
+what faults need for themselves: `spare` and `many`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vxagent.bench.faults.stream import End, Stream, Streams
+from vxagent.bench.faults.tunnel import Tunnel
 from vxagent.bench.frames import hello
 from vxagent.bench.traffic import Traffic
 from vxagent.errors import HostError
@@ -38,13 +40,17 @@ QUEUE = 131_072  # frames that a receiver's tap holds
 STATE_BYTES = 24 << 20  # of the file system of the state directory
 AGEING_S = 300
 VID = 12
-SEGMENTS = ("red", "green", "blue", "grey")
-PORTS = ("t1", "t2", "t3", "v1", "v2")
+VNI = 5012
+SEGMENTS = ("red", "green", "blue", "violet", "grey")
+PORTS = ("t1", "t2", "t3", "t4", "v1", "v2")
+RECEIVERS = ("t2", "t3", "t4", "o0")  # taps
 SPARE, MANY = "spare", "many"
 
 GRACE_S = 60.0
 
-A, B, C, D, E = ((f"02:00:00:00:00:{n:02x}", f"10.0.0.{n}") for n in range(1, 6))
+A, B, C, D, E, F, G = ((f"02:00:00:00:00:{n:02x}", f"10.0.0.{n}") for n in range(1, 8))
+NEAR, FAR = (("02:00:00:00:01:01", "192.0.2.1"), ("02:00:00:00:01:02", "192.0.2.2"))  # the VTEPs
+TUNNEL = Tunnel(sender=FAR, receiver=NEAR, vni=VNI)
 
 
 class Broken(HostError):
@@ -81,7 +87,8 @@ class FaultLab:
         self.said: list[str] = []
         directory = world.directory()
         self.traffic = Traffic(directory)
-        self._taps = {name: self._tap(name) for name in ("t1", "t2", "t3", "u0", MANY)}
+        self._taps = {name: self._tap(name) for name in ("t1", "t2", "t3", "t4", "u0", "o0", MANY)}
+        self._join_underlay()
         for name in ("v1", "v2", SPARE):
             self.veth(name)
         self.agent = Agent(world.directory(), self.switch, config=config(AGEING_S))
@@ -104,7 +111,7 @@ class FaultLab:
     def dropped(self) -> int:
         """Frames for which a receiver's tap had no room, ever."""
         shown = json.loads(self.switch.ip("-j", "-s", "link", "show"))
-        return sum(one["stats64"]["tx"]["dropped"] for one in shown if one["ifname"] in ("t2", "t3"))
+        return sum(one["stats64"]["tx"]["dropped"] for one in shown if one["ifname"] in RECEIVERS)
 
     # What faults do
 
@@ -168,6 +175,8 @@ class FaultLab:
         wanted = dict.fromkeys((*PORTS, MANY), "up")
         if not status["ready"] or states != wanted:
             raise Broken(f"afterwards ready is {status['ready']} and the ports are {states}")
+        if status["overlay"]["state"] != "up":
+            raise Broken(f"afterwards the overlay is {status['overlay']}")
 
     def revive(self) -> None:
         """Have an agent for the next fault, whatever the last one left. Raises CommandFailed."""
@@ -185,6 +194,16 @@ class FaultLab:
         self.switch.ip("link", "set", name, "txqueuelen", str(QUEUE), "up")
         return fd
 
+    def _join_underlay(self) -> None:
+        """Nobody answers ARP there."""
+        self.switch.ip_batch(
+            [
+                f"link set o0 address {NEAR[0]}",
+                f"address add {NEAR[1]}/24 dev o0",
+                f"neighbour replace {FAR[1]} lladdr {FAR[0]} nud permanent dev o0",
+            ]
+        )
+
     def _small_state_dir(self) -> None:
         """On a file system of its own, which can be filled."""
         self.agent.state_dir.mkdir(mode=0o700)  # of the world, which unmounts what is mounted in its directories
@@ -193,12 +212,13 @@ class FaultLab:
     def _plug_in(self) -> None:
         cli = self.agent.cli
         for name in SEGMENTS:
-            vlan = ("--vlan", str(VID)) if name == "blue" else ()
-            cli("segment", "add", name, "--tenant", name, *vlan, "--unknown-unicast", "drop")
+            between = {"blue": ("--vlan", str(VID)), "violet": ("--vni", str(VNI))}.get(name, ())
+            cli("segment", "add", name, "--tenant", name, *between, "--unknown-unicast", "drop")
         cli("uplink", "add", "u0")
+        cli("vtep", "add", FAR[1], "--vni", str(VNI))
         cli("port", "attach", "t1", "--segment", "red", "--mac", A[0])
         cli("port", "attach", "t2", "--segment", "red", "--mac", B[0])
-        for ifname, segment in (("v1", "green"), ("v2", "green"), ("t3", "blue")):
+        for ifname, segment in (("v1", "green"), ("v2", "green"), ("t3", "blue"), ("t4", "violet")):
             cli("port", "attach", ifname, "--segment", segment)
         cli("port", "attach", MANY, "--segment", "grey", "--max-macs", str(1 << 20), "--learn-rate", "0")
         wait_until(lambda: all(port["state"] == "up" for port in self.agent.json("port", "list")), what="ports are up")
@@ -216,6 +236,8 @@ class FaultLab:
                 vid=VID,
                 source=f"tap:{self._taps['u0']}",
             ),
+            Stream(name="tap → VTEP", sender=F, receiver=G, source=f"tap:{self._taps['t4']}"),
+            Stream(name="VTEP → tap", sender=G, receiver=F, source=f"tap:{self._taps['o0']}", tunnel=TUNNEL),
         ]
 
     def _receivers(self) -> list[End]:
@@ -226,9 +248,11 @@ class FaultLab:
             End(where=f"tap:{self._taps['t2']}", streams=(0, 1), hello=greeting(B)),
             End(where="packet:v2", streams=(2,), hello=greeting(D)),
             End(where=f"tap:{self._taps['t3']}", streams=(3,), hello=greeting(E)),
+            End(where=f"tap:{self._taps['o0']}", streams=(4,), hello=TUNNEL.packet(greeting(G))),
+            End(where=f"tap:{self._taps['t4']}", streams=(5,), hello=greeting(F)),
         ]
 
 
 def config(ageing_s: int) -> str:
     """The agent's vxagent.toml."""
-    return f"ageing_s = {ageing_s}\n"
+    return f'ageing_s = {ageing_s}\n[overlay]\nvtep = "{NEAR[1]}"\ndevice = "o0"\n'

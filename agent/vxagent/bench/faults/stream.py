@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from vxagent.bench.faults.figures import Sent, Taken
-from vxagent.bench.frames import DISCARD, NO_HEADER, SOURCE_PORT
+from vxagent.bench.faults.tunnel import Tunnel
+from vxagent.bench.frames import DISCARD, NO_HEADER, PROTOCOL_UDP, SOURCE_PORT
 from vxagent.bench.traffic import compiled, two_cpus
 from vxagent.errors import HostError
 from vxagent.lab.frames import IPV4, ethernet
@@ -24,7 +25,6 @@ from vxagent.lab.ping import checksum
 SOURCE = Path(__file__).parents[1] / "c" / "stream.c"
 SIZE = 64  # of a frame, from the destination MAC to the end of the payload
 GRACE_S = 30.0
-_UDP = 17
 _NO_OPERATION = b"\x01\x01\x01\x00"  # RFC 791: three, and the end of the list
 
 
@@ -38,6 +38,7 @@ class Stream:
         source: where it is sent, as `c/stream.c` takes it: `tap:FD` or `packet:IFNAME`.
         vid: of a tag in the frame.
         options: the IPv4 header has some, which XDP leaves to tc.
+        tunnel: in which it is sent; None: as it is.
     """
 
     name: str
@@ -46,11 +47,13 @@ class Stream:
     source: str
     vid: int | None = None
     options: bool = False
+    tunnel: Tunnel | None = None
 
     @property
     def word(self) -> str:
         """On the sender's command line."""
-        return f"{self.source}:{for_end(self.source, self.frame())}"
+        frame = self.frame()
+        return f"{self.source}:{for_end(self.source, self.tunnel.packet(frame) if self.tunnel else frame)}"
 
     def frame(self) -> bytes:
         """One of them; the process puts its number in."""
@@ -59,7 +62,8 @@ class Stream:
         length = SIZE - 14 - 4 * len(tags)
         size = length - 20 - len(options)
         ends = b"".join(ipaddress.IPv4Address(address).packed for _, address in (self.sender, self.receiver))
-        head = struct.pack("!BBHHHBBH", 0x45 + len(options) // 4, 0, length, 0, 0x4000, 64, _UDP, 0) + ends + options
+        first = 0x45 + len(options) // 4
+        head = struct.pack("!BBHHHBBH", first, 0, length, 0, 0x4000, 64, PROTOCOL_UDP, 0) + ends + options
         head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
         # Without a checksum (RFC 768), for the number changes.
         datagram = struct.pack("!HHHH", SOURCE_PORT, DISCARD, size, 0) + bytes(size - 8)

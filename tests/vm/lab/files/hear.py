@@ -1,7 +1,7 @@
 """Counts frames that a device gets or sends: `hear.py DEVICE WANTED LAST TOLD`, the second and third in hex.
 
 Creates the file TOLD when it listens. Frames that contain WANTED count, up to the first one that contains LAST; then it
-prints how many. Exit code 1: nothing came for 30 s.
+prints how many. Exit code 1: nothing came for 300 s.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 _ALL = 3  # ETH_P_ALL
-_PATIENCE_S = 30
+_PATIENCE_S = 300
 
 
 def main(device: str, wanted: bytes, last: bytes, told: str) -> None:

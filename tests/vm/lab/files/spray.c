@@ -27,11 +27,17 @@
 
 static uint8_t datagram[MOST + 1], expected[MOST];
 
+/* Of a short datagram the number is all there is; little-endian, so its first bytes are the low ones. */
+static size_t number_size(size_t size)
+{
+	return size < sizeof(uint32_t) ? size : sizeof(uint32_t);
+}
+
 static void fill(uint8_t *to, uint32_t number, size_t size)
 {
 	for (size_t at = 0; at < size; at++)
 		to[at] = number * 7 + at + at / 251;
-	memcpy(to, &number, sizeof(number));
+	memcpy(to, &number, number_size(size));
 }
 
 static int opened(struct sockaddr_in *at, const char *address, int port)
@@ -69,7 +75,8 @@ static int catch(int port, uint32_t count, ssize_t size)
 	while ((took = recv(fd, datagram, sizeof(datagram), 0)) >= 0) {
 		if (took != size)
 			errx(1, "%zd bytes, not %zd", took, size);
-		memcpy(&number, datagram, sizeof(number));
+		number = 0;
+		memcpy(&number, datagram, number_size(size));
 		fill(expected, number, size);
 		if (number >= count || memcmp(datagram, expected, size))
 			errx(1, "wrong bytes in number %u", number);
@@ -111,8 +118,10 @@ int main(int argc, char **argv)
 {
 	size_t size = argc > 4 ? strtoul(argv[argc == 5 ? 4 : 5], NULL, 10) : 0;
 
-	if (argc > 4 && (size < sizeof(uint32_t) || size > MOST))
-		errx(2, "a datagram has 4 to %d bytes", MOST);
+	if (argc > 4 && (size < 1 || size > MOST))
+		errx(2, "a datagram has 1 to %d bytes", MOST);
+	if (argc > 4 && size < sizeof(uint32_t) && strtoull(argv[argc == 5 ? 3 : 4], NULL, 10) >> 8 * size)
+		errx(2, "%zu bytes do not number so many", size);
 	if (argc == 5 && !strcmp(argv[1], "catch"))
 		return catch (atoi(argv[2]), atoi(argv[3]), size);
 	if (argc == 7 && !strcmp(argv[1], "throw") && atoi(argv[6]) > 0)

@@ -1,0 +1,65 @@
+"""What goes along with a port whose VM migrates: left by its host, taken in by the next one."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+
+from vxagent.core.leases import leases_to_put
+from vxagent.datapath.base import Datapath
+from vxagent.errors import ClusterError, HostError, NotFound, Refused
+from vxagent.model.port import Port
+from vxagent.runtime.carried import counts_of, effects_of
+from vxagent.runtime.changes import Changes
+from vxagent.runtime.leases import by_port
+from vxagent.runtime.luggage import luggage_of, pack
+from vxagent.store.cluster import Cluster
+
+log = logging.getLogger(__name__)
+
+
+class Porter:
+    """Of the ports of one host. What cannot be brought along is said, and holds nothing up."""
+
+    def __init__(self, changes: Changes, cluster: Cluster, datapath: Datapath) -> None:
+        self._changes = changes
+        self._cluster = cluster
+        self._datapath = datapath
+
+    def is_leased(self, port: str) -> bool:
+        """It is a port of this host whose VM speaks from what it was leased: it cannot where its leases are not."""
+        model = self._changes.switch.state.ports.get(port)
+        return model is not None and model.dhcp_snoop
+
+    async def leave(self, port: Port) -> None:
+        """Leave a port as it was asked for. Raises ClusterError."""
+        await self._cluster.carry(port.id, pack(port))
+
+    async def pack(self, port: str) -> None:
+        """Leave what the VM has here, too. A VM that goes without its leases asks its DHCP server again."""
+        state = self._changes.switch.state
+        try:
+            counts = await self._changes.reading(partial(counts_of, state, self._datapath, port))
+            leases = await self._changes.reading(self._datapath.leases) if self.is_leased(port) else ()
+            leased = by_port(state, leases, time.time()).get(port, ())
+            await self._cluster.carry(port, pack(state.ports[port], leased, counts))
+        except (ClusterError, NotFound, HostError) as error:
+            log.warning("cluster: port %s leaves without its leases and counters: %s", port, error)
+
+    async def unpack_leases(self, port: str) -> None:
+        """They are good here, too."""
+        try:
+            leases = (await luggage_of(self._cluster, port)).leases
+            await self._changes.apply_for(port, lambda state, of: leases_to_put(state, of, leases, time.time()))
+        except (ClusterError, Refused, HostError) as error:
+            log.warning("cluster: port %s comes without its leases: %s", port, error)
+
+    async def unpack_counts(self, port: str) -> None:
+        """What the port has counted so far goes on here, and is left to nobody else."""
+        try:
+            counts = (await luggage_of(self._cluster, port)).counts
+            await self._changes.apply_for(port, lambda state, of: effects_of(state, of, counts))
+            await self.leave(self._changes.switch.state.ports[port])
+        except (ClusterError, Refused, HostError) as error:
+            log.warning("cluster: port %s begins to count anew: %s", port, error)

@@ -1,0 +1,93 @@
+"""`vxagent host …`, `vxagent binding …` and `vxagent migrate …`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vxagent_cli.command import AsJson, agent, given, group, say, show_list
+from vxagent_cli.render import column
+
+hosts = group("The hosts of the cluster.")
+bindings = group("Bindings: on which host each port of the cluster runs.")
+migrate = group("Live migration of a port's VM from one host to another.")
+
+HOST_COLUMNS = (column("host"), column("vtep"), column("live"), column("ports", number=True))
+BINDING_COLUMNS = (
+    column("port"),
+    column("segments"),
+    column("macs"),
+    column("ips"),
+    column("owner"),
+    column("next"),
+    column("phase"),
+    column("epoch", number=True),
+)
+MIGRATION_COLUMNS = tuple(column(name) for name in ("port", "role", "owner", "next", "phase", "state"))
+
+Port = Annotated[str, typer.Argument(metavar="PORT", help="The port's id.")]
+
+
+@hosts.command("list")
+def list_hosts(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """List the hosts, alive or not."""
+    show_list(ctx, HOST_COLUMNS, "v1", "hosts", as_json=as_json)
+
+
+@hosts.command("evacuate")
+def evacuate(
+    ctx: typer.Context, host: Annotated[str, typer.Argument(metavar="HOST", help="The dead host's name.")]
+) -> None:
+    """Take all ports of a dead host here. That its VMs are dead too, its fencing has to see to."""
+    answer = agent(ctx).change("POST", "v1", "hosts", host, "evacuate")
+    for port in answer["ports"]:
+        print(f"port {port} is here now")
+    if not answer["ports"]:
+        print(f"no port was bound on host {host}")
+
+
+@bindings.command("list")
+def list_bindings(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """List the bindings of the whole cluster."""
+    show_list(ctx, BINDING_COLUMNS, "v1", "bindings", as_json=as_json)
+
+
+@migrate.command("prepare")
+def prepare(
+    ctx: typer.Context,
+    port: Port,
+    ifname: Annotated[
+        str | None, typer.Option("--ifname", metavar="IFNAME", help="Its VM's device here; may come later.")
+    ] = None,
+) -> None:
+    """On the host that the VM is to come to: have the port wait there."""
+    answer = agent(ctx).change("POST", "v1", "migrations", port, "prepare", body=given(ifname=ifname))
+    say(answer, f"port {port} waits here")
+
+
+@migrate.command("switchover")
+def switchover(ctx: typer.Context, port: Port) -> None:
+    """On the host that the VM leaves, when it stops: send its frames after it."""
+    answer = agent(ctx).change("POST", "v1", "migrations", port, "switchover")
+    print(f"port {port} goes to host {answer['next']}")
+    if answer["missing"]:
+        print(f"not heard of yet: {', '.join(answer['missing'])}; what they send is sent on from here")
+
+
+@migrate.command("activate")
+def activate(ctx: typer.Context, port: Port) -> None:
+    """On the host that the VM has come to: it runs here now."""
+    say(agent(ctx).change("POST", "v1", "migrations", port, "activate"), f"port {port} runs here")
+
+
+@migrate.command("cancel")
+def cancel(ctx: typer.Context, port: Port) -> None:
+    """On either host, before it is activated: the VM stays where it is."""
+    say(agent(ctx).change("POST", "v1", "migrations", port, "cancel"), f"port {port} stays")
+
+
+@migrate.command("status")
+def status(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """List the ports of this host that are on their way."""
+    show_list(ctx, MIGRATION_COLUMNS, "v1", "migrations", as_json=as_json)

@@ -1,0 +1,59 @@
+"""A host that dies: nothing is flooded to it once it has been silent for long enough, until it is back.
+
+  a ──────► b        c             broadcasts; host 2 is cut off, with its agent dead
+host 1    host 2   host 3
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from support.clustered import Clustered, eventually
+from support.fleet import UNDERLAY, one_cpu
+from support.hearing import frame
+from support.vxlan import read_packet
+from vxagent.lab.frames import BROADCAST
+from vxagent.lab.sniffer import Sniffer
+from vxagent.lab.traffic import send_frames
+from vxagent.lab.vm import NIC, VethVm
+from vxagent.lab.waiting import wait_until
+
+GIVEN_UP_S = 100.0  # a session has to end, 15 s, 30 s to go by, and somebody to be asked in vain
+
+
+@pytest.mark.timeout(240)
+def test_nothing_is_flooded_to_a_host_that_is_dead_until_it_is_back(fleet: Clustered) -> None:
+    _, two, three = fleet.hosts
+    segment = fleet.new_segment()
+    a, b, c = (host.veth(host.unique("v"), segment) for host in fleet.hosts)
+    with fleet.underlay.sniff("h1") as sniffer:
+        assert flooded_to(a, sniffer, three.vtep) == {two.vtep, three.vtep}
+        two.agent.kill()
+        two.switch.ip("link", "set", UNDERLAY, "down")
+        try:
+            wait_until(
+                lambda: two.vtep not in flooded_to(a, sniffer, three.vtep), within=GIVEN_UP_S, what="it is given up"
+            )
+            assert fleet.stored.read(f"port/{b.port}")["owner"] == two.name
+        finally:
+            two.switch.ip("link", "set", UNDERLAY, "up")
+            two.agent.up()
+        fleet.connected()
+        eventually(lambda: two.vtep in flooded_to(a, sniffer, three.vtep), "it is flooded to again")
+    assert [len(copies) for copies in fleet.hear(a, frame(BROADCAST, a.mac), b, c)] == [1, 1]
+
+
+def flooded_to(vm: VethVm, sniffer: Sniffer, sure: str) -> set[str]:
+    """VTEPs to which its host sends a copy of a broadcast; `sure` is one that gets all of them."""
+    first, last = (frame(BROADCAST, vm.mac) for _ in range(2))
+    with one_cpu():
+        for sent in (first, last):
+            send_frames(vm.namespace, NIC, sent)
+    sniffer.wait_for(lambda seen: receiver(seen.data, last) == sure)
+    return {to for seen in sniffer.frames() if (to := receiver(seen.data, first))}
+
+
+def receiver(data: bytes, sent: bytes) -> str:
+    """Of the packet that carries a frame; "": it is another one."""
+    packet = read_packet(data)
+    return packet.receiver if packet is not None and packet.frame == sent else ""

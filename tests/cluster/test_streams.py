@@ -1,0 +1,69 @@
+"""VMs migrate under streams: no frame is lost, comes twice or overtakes another. `make migrations` does more of it.
+
+See support/journeys.py for who sends what.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from support.clustered import Clustered
+from support.journeys import RATE, Journey
+from support.perils import assert_one_owner
+from support.swaps import Swap
+
+pytestmark = pytest.mark.alone  # streams in real-time priority: others would starve, and be blamed for it
+
+MIGRATIONS = 10
+APPEARANCES = 10
+SWAPS = 4
+PAUSE_S = 0.1  # of streams between two migrations
+NOTICED_S = 0.01  # within which all hosts send to where a VM has appeared
+
+
+@pytest.fixture(scope="module")
+def journey(fleet: Clustered) -> Journey:
+    return Journey(fleet)
+
+
+def test_no_frame_is_lost_on_the_way_there_and_back(journey: Journey) -> None:
+    with journey.streaming("there and back") as found:
+        for _ in range(MIGRATIONS):
+            time.sleep(PAUSE_S)
+            journey.move()
+    (figures,) = found
+    assert figures.good, figures.why
+    assert all(sent > MIGRATIONS * PAUSE_S * RATE / 2 for sent, *_ in (figures.streams or {}).values())
+    assert journey.missing == [[]] * len(journey.missing)  # every switchover was heard of by all in time
+
+
+def test_a_vm_that_appears_where_it_is_awaited_loses_what_comes_in_ten_milliseconds(journey: Journey) -> None:
+    """A machine that is busy may be late some of the time, but no other frame is ever lost."""
+    late: list[int] = []
+    allowed = 2 * RATE * NOTICED_S  # of two streams
+    while not late or (late[-1] > allowed and len(late) < APPEARANCES):
+        with journey.streaming("appears", own=False) as found:
+            time.sleep(PAUSE_S)
+            before, after = journey.appear()
+            time.sleep(PAUSE_S)
+        (figures,) = found
+        assert (figures.lost, figures.duplicated, figures.reordered) == (before + after, 0, 0)
+        late.append(after)
+    assert late[-1] <= allowed, late
+
+
+def test_both_ends_of_a_stream_change_places_at_once_and_no_frame_is_lost(fleet: Clustered) -> None:
+    swap = Swap(fleet)
+    with swap.streaming("change places") as found:
+        for _ in range(SWAPS):
+            time.sleep(PAUSE_S)
+            swap.swap()
+        time.sleep(PAUSE_S)
+    (figures,) = found
+    assert figures.good, (figures.why, figures.streams)
+    for mover in swap.movers:
+        told = fleet.stored.history(mover.vm.port)
+        assert_one_owner(told)
+        assert told[-1].epoch == 1 + SWAPS

@@ -1,0 +1,147 @@
+"""The fake data path where a VM migrates: the rows of tests/bpf/test_migration.py, on the fake.
+
+leaving   its port drains: all that is for it goes to HIGHER, marked, from whomever it comes
+arriving  its port is in standby, then holds: what is marked is for it, then all is
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from support.overlay_sim import ALL, ETH2, FURTHER, HIGHER, TAGGED, TAP0, TAP1, A, handle, make
+from support.sim import Sim
+from vxagent.core.tables import FdbFlag, FdbRow, Origin, PortMode, PortRow, SegmentFlag, SegmentRow, Table, fdb_key
+from vxagent.datapath.abi import Reason, Verdict
+from vxagent.datapath.fake_forwarding import Frame, Outcome
+
+VM, NEAR, FABRIC = A, 0x020000000002, 0x020000000055
+BLUE_VNI = 5010
+
+
+def place(state: PortMode, *, via: str | None = None, redirect: bool = False) -> Sim:
+    """The VM is behind tap0, whose port is in that state; its frames go to the VTEP `via`."""
+    sim = make()
+    table = sim.datapath.table
+    segment = sim.switch.state.handle_of_segment("blue")
+    port, beyond = handle(sim, "tap0"), handle(sim, f"vtep/{via}") if via is not None else 0
+    flags = FdbFlag.LISTED | (FdbFlag.REDIRECT if redirect else FdbFlag(0))
+    table[Table.FDB, fdb_key(segment, VM)] = FdbRow(
+        port=port, segment=segment, origin=Origin.STATIC, flags=flags, via=beyond
+    )
+    row, of = table[Table.PORTS, port], table[Table.SEGMENTS, segment]
+    assert isinstance(row, PortRow)
+    assert isinstance(of, SegmentRow)
+    table[Table.PORTS, port] = replace(row, state=state)
+    table[Table.SEGMENTS, segment] = replace(of, flags=SegmentFlag.MOVING if redirect else SegmentFlag(0))
+    say(sim, TAP1.ifindex, NEAR, ALL)
+    sim.datapath.forward(ETH2.ifindex, Frame(src=FABRIC, dst=ALL, tags=TAGGED))
+    return sim
+
+
+def leaving() -> Sim:
+    return place(PortMode.DRAINING, via=HIGHER, redirect=True)
+
+
+def by_vlan(sim: Sim) -> Sim:
+    """The segment has no VNI of its own."""
+    segment = sim.switch.state.handle_of_segment("blue")
+    row = sim.datapath.table[Table.SEGMENTS, segment]
+    assert isinstance(row, SegmentRow)
+    sim.datapath.table[Table.SEGMENTS, segment] = replace(row, flags=row.flags | SegmentFlag.BY_VLAN)
+    return sim
+
+
+def say(sim: Sim, ifindex: int, src: int, dst: int) -> Outcome:
+    return sim.datapath.forward(ifindex, Frame(src=src, dst=dst))
+
+
+def tunnelled(vtep: str, *, marked: bool) -> Outcome:
+    return Outcome(verdict=Verdict.FORWARDED, tunnelled=frozenset({(vtep, BLUE_VNI)}), marked=marked)
+
+
+def delivered(ifindex: int, vid: int = 0) -> Outcome:
+    return Outcome(verdict=Verdict.FORWARDED, copies=frozenset({(ifindex, vid)}))
+
+
+def dropped(reason: Reason) -> Outcome:
+    return Outcome(verdict=Verdict.DROPPED, reason=reason)
+
+
+def test_what_is_for_a_vm_that_leaves_follows_it_marked_whoever_sends_it() -> None:
+    sim = leaving()
+    assert say(sim, TAP1.ifindex, NEAR, VM) == tunnelled(HIGHER, marked=True)
+    assert sim.datapath.forward(ETH2.ifindex, Frame(src=FABRIC, dst=VM, tags=TAGGED)) == tunnelled(HIGHER, marked=True)
+    for sender in (HIGHER, FURTHER):
+        assert sim.datapath.arrive(sender, BLUE_VNI, Frame(src=0x02AA, dst=VM)) == tunnelled(HIGHER, marked=True)
+
+
+def test_nothing_is_redirected_twice() -> None:
+    outcome = leaving().datapath.arrive(FURTHER, BLUE_VNI, Frame(src=0x02AA, dst=VM), marked=True)
+    assert outcome == dropped(Reason.LOOP)
+
+
+def test_the_last_frames_of_a_vm_that_leaves_reach_everybody() -> None:
+    sim = leaving()
+    assert say(sim, TAP0.ifindex, VM, NEAR) == delivered(TAP1.ifindex)
+    assert say(sim, TAP0.ifindex, VM, FABRIC) == delivered(ETH2.ifindex, 10)
+    everybody = say(sim, TAP0.ifindex, VM, ALL)
+    assert everybody.copies == {(TAP1.ifindex, 0), (ETH2.ifindex, 10)}
+    assert len(everybody.tunnelled) == 2
+
+
+def test_where_the_segment_is_a_vlan_the_fabric_hears_of_it_by_the_other_host_and_all_by_the_fabric() -> None:
+    sim = by_vlan(leaving())
+    assert say(sim, TAP0.ifindex, VM, NEAR) == delivered(TAP1.ifindex)
+    for receiver in (FABRIC, 0x02AA, ALL):
+        assert say(sim, TAP0.ifindex, VM, receiver) == tunnelled(HIGHER, marked=True)
+    assert say(sim, TAP1.ifindex, NEAR, ALL) == Outcome(verdict=Verdict.FLOODED, copies=frozenset({(ETH2.ifindex, 10)}))
+
+
+@pytest.mark.parametrize("state", [PortMode.STANDBY, PortMode.HOLDING, PortMode.UP])
+def test_the_other_host_tells_the_fabric_and_all_who_are_there_but_the_vm_itself(state: PortMode) -> None:
+    sim = by_vlan(place(state, via=HIGHER if state is PortMode.STANDBY else None))
+    everybody = sim.datapath.arrive(HIGHER, BLUE_VNI, Frame(src=VM, dst=ALL), marked=True)
+    assert everybody.copies == {(TAP1.ifindex, 0), (ETH2.ifindex, 10)}
+    assert not everybody.tunnelled
+
+
+def test_a_port_that_drains_gets_nothing() -> None:
+    assert say(leaving(), TAP1.ifindex, NEAR, ALL).copies == {(ETH2.ifindex, 10)}
+
+
+def test_what_is_for_a_vm_that_is_awaited_goes_to_where_it_is() -> None:
+    assert say(place(PortMode.STANDBY, via=HIGHER), TAP1.ifindex, NEAR, VM) == tunnelled(HIGHER, marked=False)
+
+
+def test_a_port_in_standby_takes_what_its_vm_has_missed_and_nothing_else() -> None:
+    sim = place(PortMode.STANDBY, via=HIGHER)
+    frame = Frame(src=0x02AA, dst=VM)
+    assert sim.datapath.arrive(FURTHER, BLUE_VNI, frame) == dropped(Reason.NO_DESTINATION)
+    assert sim.datapath.arrive(HIGHER, BLUE_VNI, frame, marked=True) == delivered(TAP0.ifindex)
+    everybody = sim.datapath.arrive(HIGHER, BLUE_VNI, replace(frame, dst=ALL))
+    assert everybody.copies == {(TAP1.ifindex, 0), (ETH2.ifindex, 10)}
+
+
+@pytest.mark.parametrize("state", [PortMode.STANDBY, PortMode.HOLDING])
+def test_a_port_that_waits_says_nothing(state: PortMode) -> None:
+    sim = place(state, via=HIGHER if state is PortMode.STANDBY else None)
+    assert say(sim, TAP0.ifindex, VM, ALL) == dropped(Reason.STANDBY)
+
+
+def test_a_port_that_holds_takes_all() -> None:
+    sim = place(PortMode.HOLDING)
+    for marked in (False, True):
+        got = sim.datapath.arrive(FURTHER, BLUE_VNI, Frame(src=0x02AA, dst=VM), marked=marked)
+        assert got == delivered(TAP0.ifindex)
+    assert say(sim, TAP1.ifindex, NEAR, VM) == delivered(TAP0.ifindex)
+
+
+@pytest.mark.parametrize("state", [PortMode.STANDBY, PortMode.HOLDING, PortMode.DRAINING])
+def test_the_fabric_brings_frames_of_a_vm_that_migrates(state: PortMode) -> None:
+    sim = place(state, via=HIGHER if state is not PortMode.HOLDING else None)
+    assert sim.datapath.forward(ETH2.ifindex, Frame(src=VM, dst=NEAR, tags=TAGGED)) == delivered(TAP1.ifindex)
+    still = place(PortMode.UP)
+    conflict = still.datapath.forward(ETH2.ifindex, Frame(src=VM, dst=NEAR, tags=TAGGED))
+    assert conflict == dropped(Reason.SRC_MAC_CONFLICT)

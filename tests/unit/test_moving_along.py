@@ -1,0 +1,185 @@
+"""What comes along with a VM that migrates, what it says itself, and ports that others take when its host is dead."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from support.members import BLUE, MAC7, RED, until
+from support.migrating import HOLDING, UP, VTEP2, bring, owner, reaches, three, way
+from vxagent.datapath.abi import Reason
+from vxagent.datapath.base import Drop, Lease, Traffic
+from vxagent.errors import Conflict, NotFound, WrongPhase
+from vxagent.model.binding import Phase
+from vxagent.model.ids import mac_to_int
+from vxagent.model.port import PortState
+
+# What comes along
+
+
+@pytest.mark.parametrize("host", [0, 1], ids=["owner", "next"])
+async def test_a_port_that_migrates_stays_as_it_is(host: int) -> None:
+    """What the next host has of it was read when it prepared to take it."""
+    async with three() as hosts:
+        await bring(hosts, Phase.PREPARED)
+        with pytest.raises(WrongPhase, match="cannot change port vm7: its VM migrates from host hv1 to host hv2"):
+            await hosts.all[host].change(lambda draft: draft.set_port("vm7", isolated=True))
+
+
+async def test_the_port_comes_as_it_was_asked_for() -> None:
+    async with three() as hosts:
+        a, b, _ = hosts.all
+        await a.change(lambda draft: draft.set_port("vm7", isolated=True, max_macs=7, storm_broadcast=100))
+        wanted = a.state.ports["vm7"]
+        await b.migrations.prepare("vm7", "tap2")
+        assert b.state.ports["vm7"] == replace(wanted, ifname="tap2")
+        await a.migrations.switchover("vm7")
+        await b.migrations.activate("vm7")
+        await b.change(lambda draft: draft.set_port("vm7", trusted=True))
+        await until(lambda: a.port_state("vm7") is None)
+        await a.migrations.prepare("vm7", "tap0")
+        assert a.state.ports["vm7"] == replace(wanted, trusted=True)
+
+
+@pytest.mark.parametrize("phase", [Phase.HELD, Phase.PREPARED], ids=["switched over", "appears"])
+async def test_leases_and_counters_come_along(phase: Phase) -> None:
+    async with three() as hosts:
+        a, b, _ = hosts.all
+        await a.change(lambda draft: draft.set_port("vm7", dhcp_snoop=True))
+        handle, at = a.state.handle_of_port("vm7"), a.state.handle_of_segment("blue")
+        address, mac = ip_address("10.0.0.77"), mac_to_int(MAC7)
+        a.datapath.lease(Lease(segment=at, port=handle, address=address, mac=mac, left_s=600))
+        a.datapath.counted[a.state.counters_of("vm7")["blue"]] = Traffic(packets=(5, 0, 0, 0), bytes=(500, 0, 0, 0))
+        a.datapath.dropped = [Drop(port=handle, segment=at, reason=Reason.HAIRPIN, packets=3, bytes=180)]
+        await bring(hosts, phase)
+        if phase is Phase.PREPARED:
+            await b.migrations.activate("vm7")
+        await until(b.datapath.leases)
+        (lease,) = b.datapath.leases()
+        assert (lease.port, lease.address, lease.mac) == (b.state.handle_of_port("vm7"), address, mac)
+        assert lease.left_s is not None
+        assert abs(lease.left_s - 600) < 60
+        await b.migrations.activate("vm7")
+        traffic = b.datapath.counted[b.state.counters_of("vm7")["blue"]]
+        assert (traffic.packets[0], traffic.bytes[0]) == (5, 500)
+        drops = b.datapath.drop_counts
+        assert drops[b.state.handle_of_port("vm7"), b.state.handle_of_segment("blue"), int(Reason.HAIRPIN)] == 3
+
+
+async def test_what_cannot_be_brought_along_holds_nothing_up(caplog: pytest.LogCaptureFixture) -> None:
+    async with three() as hosts:
+        _, b, _ = hosts.all
+        await bring(hosts, Phase.HELD)
+        hosts.write("carry/vm7", b"no JSON")
+        await b.migrations.activate("vm7")
+        assert (owner(hosts), b.port_state("vm7")) == ("hv2", UP)
+        assert "what the cluster carries of port vm7 cannot be read" in caplog.text
+
+
+# A VM that announces itself
+
+
+async def test_a_vm_that_announces_itself_activates_its_port() -> None:
+    async with three() as hosts:
+        _, b, _ = hosts.all
+        await bring(hosts, Phase.HELD)
+        b.announce("vm7")
+        await until(lambda: owner(hosts) == "hv2" and b.port_state("vm7") is UP)
+
+
+async def test_a_vm_that_announces_itself_before_the_switchover_activates_its_port_too() -> None:
+    async with three() as hosts:
+        a, b, _ = hosts.all
+        await bring(hosts, Phase.PREPARED)
+        b.announce("vm7")
+        await until(lambda: owner(hosts) == "hv2" and b.port_state("vm7") is UP)
+        await until(lambda: a.port_state("vm7") is None)
+        assert reaches(hosts) == {"hv2/tap2"}
+
+
+async def test_what_is_sent_to_a_vm_before_its_host_knows_that_it_owns_it_is_held() -> None:
+    """Others hear of it first."""
+    async with three() as hosts:
+        _, b, _ = hosts.all
+        await bring(hosts, Phase.PREPARED)
+        seen: list[tuple[PortState | None, str | None]] = []
+
+        async def look() -> None:
+            seen.append((b.port_state("vm7"), way(b)[0]))
+
+        b.kv.before = look
+        await b.migrations.activate("vm7")
+        assert seen == [(HOLDING, None)]
+        assert b.port_state("vm7") is UP
+
+
+async def test_what_a_vm_announces_when_it_is_where_it_is_to_be_changes_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with three() as hosts:
+        a, _, _ = hosts.all
+        keys = dict(hosts.engine.keys)
+        a.announce("vm8")
+        await until(lambda: not a.datapath.queue)
+        await a.change(lambda draft: None)
+        assert hosts.engine.keys == keys
+        said = [record for record in caplog.records if "vm8" in record.getMessage()]
+        assert not [record for record in said if record.levelno > logging.INFO]
+
+
+# Evacuation
+
+
+async def test_the_ports_of_a_dead_host_are_taken() -> None:
+    async with three() as hosts:
+        a, b, c = hosts.all
+        await a.stop()
+        hosts.lose_session(a)
+        await until(lambda: "hv1" not in b.membership.live)
+        assert await b.migrations.evacuate("hv1") == ["vm7", "vm8"]
+        await until(lambda: c.fdb(MAC7) == VTEP2)
+        assert (b.port_state("vm7"), b.port_state("vm8")) == (UP, UP)
+        await a.start()
+        await until(lambda: a.port_state("vm7") is None and a.port_state("vm8") is None)
+
+
+@pytest.mark.parametrize(
+    ("host", "error", "message"),
+    [("hv1", Conflict, "host hv1 is alive; migrate its ports instead"), ("hv9", NotFound, "no host hv9")],
+)
+async def test_who_lives_or_was_never_there_is_not_evacuated(host: str, error: type[Exception], message: str) -> None:
+    async with three() as hosts:
+        _, b, _ = hosts.all
+        keys = dict(hosts.engine.keys)
+        with pytest.raises(error, match=message):
+            await b.migrations.evacuate(host)
+        assert hosts.engine.keys == keys
+        assert b.port_state("vm7") is None
+
+
+async def test_an_evacuation_that_cannot_take_all_takes_none() -> None:
+    async with three(BLUE, RED) as hosts:
+        a, b, _ = hosts.all
+        await a.attach("vm5", "tap2", segment="red", macs=("02:00:00:00:00:05",))
+        await a.stop()
+        hosts.lose_session(a)
+        await b.change(lambda draft: draft.delete_segment("red"))
+        keys = dict(hosts.engine.keys)
+        with pytest.raises(Conflict, match="host hv2 does not have segment red, which port vm5 is in"):
+            await b.migrations.evacuate("hv1")
+        assert hosts.engine.keys == keys
+        assert [b.port_state(port) for port in ("vm5", "vm7", "vm8")] == [None, None, None]
+
+
+async def test_a_port_that_was_on_its_way_is_taken_by_who_waited_for_it() -> None:
+    async with three() as hosts:
+        a, b, _ = hosts.all
+        await bring(hosts, Phase.HELD)
+        await a.stop()
+        hosts.lose_session(a)
+        await b.change(lambda draft: None)
+        assert await b.migrations.evacuate("hv1") == ["vm7", "vm8"]
+        assert (b.port_state("vm7"), b.state.ports["vm7"].ifname) == (UP, "tap2")
