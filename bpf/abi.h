@@ -24,10 +24,17 @@
 #define VX_CHUNK 79
 #define VX_MAX_MEMBERS 2112
 
-/* VTEPs that are members have slots of their own, from VX_VTEP_SLOT on; four calls visit VX_VTEP_CHUNK each. */
+/*
+ * VTEPs that are members have slots of their own, from VX_VTEP_SLOT on, and so have ports whose VMs leave for other
+ * hosts, from VX_LEAVING_SLOT on; four calls visit VX_VTEP_CHUNK of both each. A port that awaits its VM has another one that no
+ * flood visits, VX_AWAITING_SLOT | token: both hosts know it by that, a number of 14 bits.
+ */
 #define VX_VTEP_SLOT 0x8000
-#define VX_VTEP_CHUNK 128
+#define VX_VTEP_CHUNK 144
 #define VX_MAX_VTEPS 512
+#define VX_LEAVING_SLOT 0xa000
+#define VX_MAX_LEAVING 64
+#define VX_AWAITING_SLOT 0xc000
 
 /* Hold-down: a MAC that moves more often than VX_MOVES in VX_MOVES_S goes nowhere else for VX_HOLD_S. */
 #define VX_MOVES 5
@@ -109,6 +116,7 @@ enum vx_segment_flag {
 	VX_SEGMENT_GROUPS = 1 << 3,	  /* multicast follows IGMP and MLD */
 	VX_SEGMENT_MOVING = 1 << 4,	  /* fdb has entries of it with VX_FDB_REDIRECT */
 	VX_SEGMENT_BY_VLAN = 1 << 5,	  /* between hosts; tunnels are for VMs that migrate */
+	VX_SEGMENT_LEAVING = 1 << 6,	  /* slots has rows of it from VX_LEAVING_SLOT on */
 };
 
 /* vx_fdb_entry.origin. */
@@ -197,7 +205,8 @@ struct vx_membership {
 	__u16 vid; /* 0: untagged */
 	__u16 slot;
 	__u32 counter; /* index into traffic */
-	__u32 reserved;
+	__u16 via;     /* of a port whose VM leaves: the VTEP by which its copies go, marked */
+	__u16 token;   /* with this */
 };
 
 /* Octets of addresses of the overlay are as in vx_address_key; all of a host are of one family. */

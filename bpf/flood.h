@@ -60,7 +60,8 @@ struct vx_flood {
 	struct vx_load load;
 	__u16 left_out; /* a port that gets no copy */
 	__u16 slots;
-	__u16 vteps; /* that get copies after all others */
+	__u16 vteps;  /* slots of VTEPs, which get copies after all others */
+	__u16 remote; /* these, and behind them those of ports whose VMs leave */
 	__u32 copies;
 };
 
@@ -82,7 +83,7 @@ static __always_inline void vx_call_flood(struct __sk_buff *skb, const struct vx
 	bpf_tail_call_(VX_MAP(progs), skb, VX_PROG_FLOOD);
 }
 
-/* The members here are served; the VTEPs follow. Returns only when there is no program to call. */
+/* The members here are served; those elsewhere follow. Returns only when there is no program to call. */
 static __always_inline void vx_call_replicate(struct __sk_buff *skb, struct vx_flood *flood)
 {
 	flood->pending.ifindex = 0; /* there: for all VTEPs */
@@ -127,6 +128,12 @@ static __always_inline int vx_start_flood(struct __sk_buff *skb, const struct vx
 	return vx_drop(VX_NO_DESTINATION);
 }
 
+/* Slots of ports whose VMs leave. */
+static __always_inline __u64 vx_leaving_slots(const struct vx_segment *segment)
+{
+	return segment->flags & VX_SEGMENT_LEAVING ? VX_MAX_LEAVING : 0;
+}
+
 /* False: the sender or its segment went away between two runs; the flood ends. */
 static __always_inline bool vx_recall_flood(struct __sk_buff *skb, struct vx_flood *flood)
 {
@@ -155,6 +162,9 @@ static __always_inline bool vx_recall_flood(struct __sk_buff *skb, struct vx_flo
 			segment.vteps;
 	vx_forget(vteps, skb->len);
 	flood->vteps = vteps;
+	vteps += flood->followed_by_tag ? 0 : vx_leaving_slots(&segment);
+	vx_forget(vteps, skb->len);
+	flood->remote = vteps;
 	flood->restricted = word & VX_CB_AUDIENCE;
 	flood->audience = vx_audience_here();
 	return flood->audience; /* there is one for every CPU */

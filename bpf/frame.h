@@ -114,6 +114,7 @@ struct vx_frame {
 	__u64 receiver_seen_ns;
 	struct vx_copy copy;
 	bool addressed;	   /* `copy` is a packet that has its MACs already */
+	__u16 awaiting;	   /* slot of the only port for which it is (overlay.h); 0: of none */
 	struct vx_port to; /* handle 0: that port cannot have frames of the segment */
 };
 

@@ -106,8 +106,8 @@ static __always_inline int vx_pass_on(struct __sk_buff *skb, struct vx_frame *f,
 	struct vx_fdb_entry entry;
 	struct vx_vtep to;
 
-	if (!(f->segment.flags & VX_SEGMENT_MOVING) || !vx_find_inside(skb, f, packet, &entry) ||
-	    !(entry.flags & VX_FDB_REDIRECT))
+	if (!(f->segment.flags & VX_SEGMENT_MOVING) || packet->flags & VX_VXLAN_COPY ||
+	    !vx_find_inside(skb, f, packet, &entry) || !(entry.flags & VX_FDB_REDIRECT))
 		return VX_GO_ON;
 	if (packet->flags & VX_VXLAN_MARK)
 		return vx_drop(VX_LOOP);
@@ -128,6 +128,8 @@ static __always_inline int vx_take_out(struct __sk_buff *skb, struct vx_frame *f
 	if (!vx_unwrap(skb, packet))
 		return vx_drop(VX_MALFORMED);
 	f->marked = packet->flags & VX_VXLAN_MARK;
+	if (packet->flags & VX_VXLAN_COPY)
+		f->awaiting = VX_AWAITING_SLOT | (packet->flags & VX_VXLAN_TOKEN);
 	return VX_GO_ON;
 }
 
@@ -146,6 +148,41 @@ static __always_inline int vx_find_sender(struct vx_frame *f)
 	f->now_ns = bpf_ktime_get_coarse_ns();
 	vx_find_station(f, f->source, &f->sender);
 	return VX_GO_ON;
+}
+
+/*
+ * A copy of what was flooded where a VM is no more, for the port here that awaits it. One that holds gets
+ * what is flooded from whom it comes, as everybody does: to give it this one too would be once too often.
+ */
+static __always_inline int vx_resolve_copy(struct vx_frame *f)
+{
+	struct vx_membership member;
+
+	if (!vx_find_slot(f->segment.handle, f->awaiting, &member) ||
+	    !vx_find_port(member.port, &f->to) || !f->to.ifindex || f->to.state != VX_PORT_STANDBY)
+		return VX_FATE(VX_FLOODED, VX_REASON_NONE);
+	f->known = true;
+	f->arriving = true;
+	f->receiver = member.port;
+	f->copy.ifindex = f->to.ifindex;
+	f->copy.counter = member.counter;
+	f->copy.vid = member.vid;
+	return VX_GO_ON;
+}
+
+static __always_inline int vx_resolve_inside(struct vx_frame *f)
+{
+	return f->awaiting ? vx_resolve_copy(f) : vx_resolve(f);
+}
+
+/* As vx_finish; a copy for one that has its own has been flooded, to nobody. */
+static __always_inline int vx_finish_inside(struct __sk_buff *skb, const struct vx_frame *f,
+					    int fate)
+{
+	if (vx_fate_verdict(fate) != VX_FLOODED)
+		return vx_finish(skb, f, fate);
+	vx_count_frame(f->counter, VX_FLOODED, f->bytes, 0);
+	return TC_ACT_SHOT;
 }
 
 /* As vx_parse_for_flow, of a frame in its packet. */

@@ -89,7 +89,7 @@ int vx_tunnel(struct __sk_buff *skb)
 	       vx_note_epoch(f) ?:
 	       vx_find_sender(f) ?:
 	       vx_forget_sender(f) ?:
-	       vx_resolve(f) ?:				/* 10 */
+	       vx_resolve_inside(f) ?:			/* 10 */
 	       vx_forget_receiver(f) ?:
 	       vx_keep_tagged(f) ?:			/* 3 */
 	       vx_learn(f) ?:				/* 13 */
@@ -103,7 +103,7 @@ int vx_tunnel(struct __sk_buff *skb)
 
 	if (vx_fate_verdict(fate) == VX_FORWARDED)
 		vx_keep_flow(f, vx_tunnel_device(&packet), vx_tunnel_place(&packet));
-	return vx_tell_lease(skb, f, vx_finish(skb, f, fate));
+	return vx_tell_lease(skb, f, vx_finish_inside(skb, f, fate));
 }
 
 /* Called by vx_tc for all others. The first stage that decides is the last. */
@@ -188,12 +188,12 @@ int vx_flood(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	if (++flood.chunk * VX_CHUNK < flood.slots)
 		vx_call_flood(skb, &flood);
-	if (flood.vteps)
+	if (flood.remote)
 		return vx_flood_vteps(skb, &flood);
 	return vx_send_last(skb, &flood);
 }
 
-/* Called by vx_flood and by itself, for the VTEPs of the segment. One run is one chunk of them. */
+/* Called by vx_flood and by itself, for those who get their copies elsewhere. One run is one chunk of them. */
 int vx_replicate(struct __sk_buff *skb)
 {
 	struct vx_overlay here;
@@ -204,7 +204,7 @@ int vx_replicate(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	vx_replicate_chunk(skb, &flood, &here);
 	vx_count_copies(flood.counter, flood.copies);
-	if (++flood.chunk * VX_VTEP_CHUNK < flood.vteps)
+	if (++flood.chunk * VX_VTEP_CHUNK < flood.remote)
 		vx_replicate_on(skb, &flood);
 	return TC_ACT_SHOT; /* clones went out */
 }

@@ -26,7 +26,10 @@
 #define VX_VXLAN_PORT 4789	 /* IANA */
 #define VX_VXLAN_VNI 0x08000000	 /* RFC 7348, section 5: the I flag, the VNI is valid */
 #define VX_VXLAN_MARK 0x00800000 /* a reserved bit: the frame was redirected, once (README.md) */
-#define VX_VXLAN_SOURCES 0xc000	 /* 49152 and up, RFC 7348, section 5 */
+#define VX_VXLAN_COPY \
+	0x00400000 /* another: it was flooded, and is a copy for the port of this token: */
+#define VX_VXLAN_TOKEN 0x00003fff
+#define VX_VXLAN_SOURCES 0xc000	     /* 49152 and up, RFC 7348, section 5 */
 #define VX_IPV4_DONT_FRAGMENT 0x4000 /* RFC 7348, 4.3: a VTEP must not fragment */
 #define VX_DSCP 0xfc		     /* RFC 2474; the two bits below are ECN's (RFC 3168) */
 

@@ -29,14 +29,30 @@ from support.frames import (
 )
 from support.outcome import FLOODED, FORWARDED
 from support.overlay import MARK, UNDERLAY, VNIS, Overlay, address, packets
-from support.world import BLUE, World, number
-from vxagent.core.tables import FdbFlag, FdbRow, Origin, PortFlag, PortMode, SegmentFlag, Table, fdb_key
-from vxagent.datapath.abi import EventType
+from support.world import BLUE, RED, World, counter, number
+from vxagent.core.tables import (
+    AWAITING_SLOT,
+    LEAVING_SLOT,
+    FdbFlag,
+    FdbRow,
+    MembershipRow,
+    Origin,
+    PortFlag,
+    PortMode,
+    SegmentFlag,
+    Table,
+    fdb_key,
+    slot_key,
+)
+from vxagent.datapath.abi import DropKind, EventType
 from vxagent.datapath.opened import read_event
 from vxagent.datapath.ring import RingReader
 
 VM = mac(1)
 VALID = 0x08000000
+COPY = 0x00400000  # beside the mark: of a flood, for the port of a token
+TOKEN = 0x1234
+COPIED = VALID | MARK | COPY | TOKEN
 
 
 @pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
@@ -65,6 +81,24 @@ def between_by_vlan(overlay: Overlay) -> Overlay:
 @pytest.fixture
 def leaving(overlay: Overlay) -> Overlay:
     place(overlay, PortMode.DRAINING, via=21, redirect=True)
+    return overlay
+
+
+@pytest.fixture
+def copied(leaving: Overlay) -> Overlay:
+    """And what is flooded follows it, for the port at VTEP 21 does not hold yet."""
+    row = MembershipRow(port=1, segment=BLUE, vid=0, slot=LEAVING_SLOT, counter=counter(1, BLUE), via=21, token=TOKEN)
+    leaving.rig.put(Table.SLOTS, slot_key(BLUE, LEAVING_SLOT), row)
+    leaving.world.set_segment(BLUE, flags=leaving.world.segments[BLUE].flags | SegmentFlag.LEAVING)
+    return leaving
+
+
+def await_copies(overlay: Overlay, vid: int = 0) -> Overlay:
+    """VM 1's port gets them by its token."""
+    slot = AWAITING_SLOT | TOKEN
+    row = MembershipRow(port=1, segment=BLUE, vid=vid, slot=slot, counter=counter(1, BLUE))
+    overlay.rig.put(Table.SLOTS, slot_key(BLUE, slot), row)
+    overlay.rig.changed()
     return overlay
 
 
@@ -171,6 +205,117 @@ def test_what_all_others_send_goes_by_the_vlan(overlay: Overlay) -> None:
 def test_a_port_that_drains_gets_nothing(leaving: Overlay) -> None:
     with leaving.resolved(21, 22):
         assert 1 not in leaving.world.send(2, data(BROADCAST, mac(2))).frames
+
+
+# What is flooded follows it, until the other port holds
+
+
+def copies_of(overlay: Overlay, port: int, frame: bytes) -> list[tuple[str, int]]:
+    """To whom a frame leaves by the underlay, and with which flags, in order."""
+    with overlay.resolved(21, 22):
+        outcome = overlay.world.send(port, frame)
+    assert outcome.fate == FLOODED
+    assert 1 not in outcome.frames
+    return [(packet.receiver, packet.flags) for packet in packets(outcome)]
+
+
+@pytest.mark.parametrize("receiver", [mac(71), BROADCAST], ids=["unknown", "broadcast"])
+def test_what_is_flooded_goes_to_the_other_host_once_more_for_the_port_alone(copied: Overlay, receiver: bytes) -> None:
+    far = [str(address(number, copied.family)) for number in (21, 22)]
+    frame = data(receiver, mac(2))
+    with copied.resolved(21, 22):
+        outcome = copied.world.send(2, frame)
+    sent = packets(outcome)
+    assert [(one.receiver, one.flags) for one in sent] == [(far[0], VALID), (far[1], VALID), (far[0], COPIED)]
+    assert {one.frame for one in sent} == {frame}
+    assert {one.vni for one in sent} == {VNIS[BLUE]}
+    assert {port: count for port, (count, _) in outcome.sent.items()} == dict.fromkeys((3, 4, 6, 7, 8, 10, 22), 1) | {
+        21: 2
+    }
+
+
+@pytest.mark.parametrize("by_vlan", [False, True], ids=["by VNI", "by VLAN"])
+def test_so_does_what_the_fabric_and_other_hosts_flood(copied: Overlay, by_vlan: bool) -> None:
+    """Which nothing else does: split horizon."""
+    if by_vlan:
+        between_by_vlan(copied)
+    once = [(str(address(21, copied.family)), COPIED)]
+    for sender in (21, 22):
+        frame = copied.packet(data(BROADCAST, mac(sender)), sender=sender)
+        assert copies_of(copied, UNDERLAY, frame) == once
+    tagged = data(BROADCAST, mac(70), vlan(10))
+    assert copies_of(copied, 10, tagged)[-1:] == once
+    assert len(copies_of(copied, 10, tagged)) == (1 if by_vlan else 3)
+    assert copies_of(copied, 2, data(BROADCAST, mac(2)))[-1:] == once
+
+
+def test_what_it_says_itself_does_not_come_after_it(copied: Overlay) -> None:
+    for port, frame in (
+        (1, data(BROADCAST, VM)),
+        (10, data(BROADCAST, VM, vlan(10))),
+        (UNDERLAY, copied.packet(data(BROADCAST, VM), sender=22)),
+    ):
+        assert all(flags == VALID for _, flags in copies_of(copied, port, frame))
+
+
+def test_a_port_that_does_not_drain_yet_hears_it_here(copied: Overlay) -> None:
+    copied.world.set_port(1, state=PortMode.UP)
+    with copied.resolved(21, 22):
+        outcome = copied.world.send(2, data(BROADCAST, mac(2)))
+    assert outcome.frames[1] == [data(BROADCAST, mac(2))]
+    assert [packet.flags for packet in packets(outcome)] == [VALID, VALID]
+
+
+def test_isolated_ports_stay_apart_when_one_leaves(copied: Overlay) -> None:
+    for port in (1, 2):
+        copied.world.set_port(port, flags=copied.world.ports[port].flags | PortFlag.ISOLATED)
+    assert [flags for _, flags in copies_of(copied, 2, data(BROADCAST, mac(2)))] == [VALID, VALID]
+    assert copies_of(copied, 7, data(BROADCAST, mac(7)))[-1][1] == COPIED
+
+
+def test_what_a_segment_does_not_flood_does_not_follow(copied: Overlay) -> None:
+    copied.world.set_segment(BLUE, flags=copied.world.segments[BLUE].flags | SegmentFlag.DROP_UNKNOWN)
+    assert copied.world.send(2, data(mac(71), mac(2))).fate == "unknown_unicast"
+
+
+def test_a_copy_that_has_no_way_is_lost_and_counted(copied: Overlay) -> None:
+    copied.leave(21, BLUE)
+    with copied.resolved(22):
+        outcome = copied.world.send(2, data(BROADCAST, mac(2)))
+    assert COPIED not in [packet.flags for packet in packets(outcome)]
+    assert set(copied.rig.drops(DropKind.COPY)) == {(1, BLUE, "no_destination")}
+
+
+@pytest.mark.parametrize("receiver", [mac(71), mac(2), BROADCAST], ids=["unknown", "known here", "broadcast"])
+def test_a_copy_is_for_the_port_in_standby_alone(standby: Overlay, receiver: bytes) -> None:
+    await_copies(standby).world.learn(BLUE, mac(2), 2)
+    frame = data(receiver, mac(72))
+    outcome = standby.world.send(UNDERLAY, standby.packet(frame, flags=COPIED))
+    assert (outcome.fate, outcome.where, outcome.frames) == (FORWARDED, (21, BLUE), {1: [frame]})
+    assert standby.world.whereabouts(BLUE, mac(72)) is None
+
+
+def test_a_copy_gets_the_tag_of_a_trunk(standby: Overlay) -> None:
+    await_copies(standby, vid=110)
+    outcome = standby.world.send(UNDERLAY, standby.packet(data(BROADCAST, mac(72)), flags=COPIED))
+    assert outcome.frames == {1: [data(BROADCAST, mac(72), vlan(110))]}
+
+
+@pytest.mark.parametrize("state", [PortMode.HOLDING, PortMode.UP, PortMode.DRAINING, PortMode.DOWN])
+def test_a_port_that_hears_for_itself_gets_no_copy(overlay: Overlay, state: PortMode) -> None:
+    """That is no loss: it is counted as flooded, to nobody."""
+    place(overlay, state)
+    outcome = await_copies(overlay).world.send(UNDERLAY, overlay.packet(data(BROADCAST, mac(72)), flags=COPIED))
+    assert (outcome.fate, outcome.where, outcome.frames) == (FLOODED, (21, BLUE), {})
+
+
+def test_a_copy_reaches_nobody_of_another_token_or_segment(standby: Overlay) -> None:
+    await_copies(standby)
+    for flags, vni in ((COPIED ^ 1, VNIS[BLUE]), (COPIED, VNIS[RED])):
+        outcome = standby.world.send(UNDERLAY, standby.packet(data(BROADCAST, mac(72)), flags=flags, vni=vni))
+        assert (outcome.fate, outcome.frames) == (FLOODED, {})
+    stranger = standby.packet(data(BROADCAST, mac(72)), sender=99, flags=COPIED)
+    assert standby.world.send(UNDERLAY, stranger).fate == "vtep_denied"
 
 
 # It is awaited

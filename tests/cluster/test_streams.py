@@ -10,7 +10,7 @@ import time
 import pytest
 
 from support.clustered import Clustered
-from support.journeys import RATE, Journey
+from support.journeys import BROADCASTS, RATE, Journey
 from support.perils import assert_one_owner
 from support.swaps import Swap
 
@@ -37,6 +37,16 @@ def test_no_frame_is_lost_on_the_way_there_and_back(journey: Journey) -> None:
     assert figures.good, figures.why
     assert all(sent > MIGRATIONS * PAUSE_S * RATE / 2 for sent, *_ in (figures.streams or {}).values())
     assert journey.missing == [[]] * len(journey.missing)  # every switchover was heard of by all in time
+
+
+def test_of_what_all_hear_at_most_one_frame_is_lost_or_comes_twice_in_a_migration(journey: Journey) -> None:
+    with journey.broadcasting() as found:
+        for _ in range(MIGRATIONS):
+            time.sleep(PAUSE_S)
+            journey.move()
+    for sender, heard in found.items():
+        assert heard.sent > MIGRATIONS * PAUSE_S * BROADCASTS / 2, sender
+        assert (heard.lost + heard.duplicated <= MIGRATIONS, heard.reordered) == (True, 0), (sender, heard.lost)
 
 
 def test_a_vm_that_appears_where_it_is_awaited_loses_what_comes_in_ten_milliseconds(journey: Journey) -> None:

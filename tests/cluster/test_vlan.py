@@ -117,3 +117,9 @@ def test_no_frame_is_lost_on_the_way_there_and_back(fleet: Clustered) -> None:
     assert figures.good, figures.why
     assert all(sent > MIGRATIONS * PAUSE_S * RATE / 2 for sent, *_ in (figures.streams or {}).values())
     assert journey.missing == [[]] * MIGRATIONS
+    with journey.broadcasting() as heard:
+        for _ in range(MIGRATIONS):
+            time.sleep(PAUSE_S)
+            journey.move()
+    for sender, of in heard.items():
+        assert (of.lost + of.duplicated <= MIGRATIONS, of.reordered) == (True, 0), sender

@@ -23,10 +23,12 @@ from vxagent.bench.faults.lab import QUEUE
 from vxagent.bench.faults.stream import End, Stream, Streams
 from vxagent.bench.frames import NO_HEADER, hello
 from vxagent.lab.moving import MovingVm
+from vxagent.lab.numbered import Heard, NumberedStream
 from vxagent.lab.traffic import send_frames
 from vxagent.lab.vm import NIC
 
 RATE = 10_000  # frames a second, each stream
+BROADCASTS = 2_000  # a second, each host
 
 
 @dataclass
@@ -151,6 +153,22 @@ class Journey:
             sent, taken = run.end()
         taken = replace(taken, overflow=taken.overflow + self._dropped() - before)
         found.append(judge(what, 1, streams.names, sent, taken))
+
+    @contextmanager
+    def broadcasting(self) -> Iterator[dict[str, Heard]]:
+        """Meanwhile hosts 1 and 3 send to everybody; afterwards what the VM has heard of each is in there."""
+        found: dict[str, Heard] = {}
+        senders = [host.veth(host.unique("v"), self.segment) for host in self.fleet.hosts[::2]]
+        streams = [
+            NumberedStream(sender.namespace, self.vm.namespace, None, per_second=BROADCASTS) for sender in senders
+        ]
+        eventually(lambda: all(stream.arrived for stream in streams), "the VM hears what all hear")
+        try:
+            yield found
+            self.vm.wait_carried(SOON_S)
+        finally:
+            for host, stream in zip(self.fleet.hosts[::2], streams, strict=True):
+                found[f"{host.name} → everybody"] = stream.end()
 
     def _make_streams(self, *, own: bool = True) -> Streams:
         vm = f"packet:{NIC}"

@@ -269,6 +269,9 @@ class Hosts:
         for vtep, vni in outcome.tunnelled:
             (to,) = (other for other in self.all if other.vtep == vtep)
             out |= self._follow(to, frame, to.datapath.arrive(host.vtep, vni, frame, marked=outcome.marked))
+        for vtep, vni, token in outcome.followed:
+            (to,) = (other for other in self.all if other.vtep == vtep)
+            out |= self._follow(to, frame, to.datapath.arrive(host.vtep, vni, frame, marked=True, token=token))
         return out
 
 

@@ -89,6 +89,15 @@ def reaches(hosts: Hosts) -> set[str]:
     return near
 
 
+def heard_at(hosts: Hosts) -> set[str]:
+    """Where vm7 gets what others send to everybody; at one place, whoever sends it."""
+    a, _, c = hosts.all
+    places = {"hv1/tap0", "hv2/tap2"}
+    near, far = hosts.send(a, "tap1", frame(MAC8)) & places, hosts.send(c, "tap0", frame(MAC9)) & places
+    assert near == far
+    return near
+
+
 def owner(hosts: Hosts) -> str:
     binding = hosts.binding("vm7")
     assert binding is not None

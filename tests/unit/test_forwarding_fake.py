@@ -12,7 +12,21 @@ import pytest
 
 from support.overlay_sim import ALL, ETH2, FURTHER, HIGHER, TAGGED, TAP0, TAP1, A, handle, make
 from support.sim import Sim
-from vxagent.core.tables import FdbFlag, FdbRow, Origin, PortMode, PortRow, SegmentFlag, SegmentRow, Table, fdb_key
+from vxagent.core.tables import (
+    AWAITING_SLOT,
+    LEAVING_SLOT,
+    FdbFlag,
+    FdbRow,
+    MembershipRow,
+    Origin,
+    PortMode,
+    PortRow,
+    SegmentFlag,
+    SegmentRow,
+    Table,
+    fdb_key,
+    slot_key,
+)
 from vxagent.datapath.abi import Reason, Verdict
 from vxagent.datapath.fake_forwarding import Frame, Outcome
 
@@ -105,6 +119,38 @@ def test_the_other_host_tells_the_fabric_and_all_who_are_there_but_the_vm_itself
     everybody = sim.datapath.arrive(HIGHER, BLUE_VNI, Frame(src=VM, dst=ALL), marked=True)
     assert everybody.copies == {(TAP1.ifindex, 0), (ETH2.ifindex, 10)}
     assert not everybody.tunnelled
+
+
+def test_what_is_flooded_follows_a_vm_that_leaves_whoever_sends_it_but_itself() -> None:
+    sim = leaving()
+    segment, port = sim.switch.state.handle_of_segment("blue"), handle(sim, "tap0")
+    row = sim.datapath.table[Table.SEGMENTS, segment]
+    assert isinstance(row, SegmentRow)
+    sim.datapath.table[Table.SEGMENTS, segment] = replace(row, flags=row.flags | SegmentFlag.LEAVING)
+    sim.datapath.table[Table.SLOTS, slot_key(segment, LEAVING_SLOT)] = MembershipRow(
+        port=port, segment=segment, vid=0, slot=LEAVING_SLOT, counter=1, via=handle(sim, f"vtep/{HIGHER}"), token=7
+    )
+    copy = {(HIGHER, BLUE_VNI, 7)}
+    assert say(sim, TAP1.ifindex, NEAR, ALL).followed == copy
+    assert sim.datapath.forward(ETH2.ifindex, Frame(src=FABRIC, dst=ALL, tags=TAGGED)).followed == copy
+    assert sim.datapath.arrive(HIGHER, BLUE_VNI, Frame(src=0x02AA, dst=ALL)).followed == copy
+    assert not say(sim, TAP0.ifindex, VM, ALL).followed
+    assert not sim.datapath.forward(ETH2.ifindex, Frame(src=VM, dst=ALL, tags=TAGGED)).followed
+
+
+def test_a_copy_is_for_the_port_in_standby_alone_and_for_none_that_holds() -> None:
+    for state, wanted in (
+        (PortMode.STANDBY, delivered(TAP0.ifindex)),
+        (PortMode.HOLDING, Outcome(verdict=Verdict.FLOODED)),
+    ):
+        sim = place(state)
+        segment, slot = sim.switch.state.handle_of_segment("blue"), AWAITING_SLOT | 7
+        sim.datapath.table[Table.SLOTS, slot_key(segment, slot)] = MembershipRow(
+            port=handle(sim, "tap0"), segment=segment, vid=0, slot=slot, counter=1
+        )
+        frame = Frame(src=0x02AA, dst=ALL)
+        assert sim.datapath.arrive(HIGHER, BLUE_VNI, frame, marked=True, token=7) == wanted
+        assert sim.datapath.arrive(HIGHER, BLUE_VNI, frame, marked=True, token=8) == Outcome(verdict=Verdict.FLOODED)
 
 
 def test_a_port_that_drains_gets_nothing() -> None:

@@ -20,6 +20,7 @@ from support.migrating import (
     VTEP2,
     bring,
     heard,
+    heard_at,
     knows,
     owner,
     phase,
@@ -64,6 +65,39 @@ async def test_at_each_phase_all_hosts_send_to_where_the_vm_is_to_get_it(
         assert c.fdb(MAC7) == others
         assert c.neighbours()[IP7] == others
         assert reaches(hosts) == {place}
+        assert heard_at(hosts) == {place}
+
+
+async def test_what_everybody_gets_reaches_the_vm_in_one_place_whatever_is_done_first() -> None:
+    """Between the port's draining and the engine's being told, and after a switchover that the engine refused."""
+    async with three() as hosts:
+        a, b, _ = hosts.all
+        await bring(hosts, Phase.PREPARED)
+        for drained, place in ((False, "hv1/tap0"), (True, "hv2/tap2")):
+            await a.change(
+                lambda draft, drained=drained: draft.cluster_says(  # type: ignore[misc]  # of a lambda with a default
+                    draft.state.remote.letting("vm7", leave=True, drained=drained)
+                )
+            )
+            assert heard_at(hosts) == {place}
+        a.away = True
+        with pytest.raises(ClusterAway):
+            await a.migrations.switchover("vm7")
+        assert b.port_state("vm7") is STANDBY
+
+
+async def test_vms_that_leave_at_once_get_what_is_for_everybody_once_each() -> None:
+    async with three(waits=SHORT) as hosts:
+        a, b, c = hosts.all
+        for port, to in (("vm7", b), ("vm8", c)):
+            await to.migrations.prepare(port, "tap2")
+            await hosts.packed(port)
+        b.away = c.away = True
+        for port in ("vm7", "vm8"):
+            await a.migrations.switchover(port)
+        assert hosts.send(c, "tap0", frame(MAC9)) == {"hv2/tap2", "hv3/tap2"}
+        assert hosts.send(a, "tap0", frame(MAC7)) == {"hv3/tap0", "hv3/tap2"}
+        assert hosts.send(a, "tap1", frame(MAC8)) == {"hv3/tap0", "hv2/tap2"}
 
 
 async def test_a_migration() -> None:

@@ -132,10 +132,13 @@ def test_a_store_that_begins_anew_is_believed() -> None:
 def test_a_migration_that_is_over_leaves_nothing_behind() -> None:
     """Or the next one would find the port up, or draining, at once."""
     before = vm7(Phase.HELD, revision=12)
-    for flag in ("leaving", "arrived"):
-        both = frozenset({"vm7", "vm8"})
-        start = Remote(on=True, told={("blue", "vm7"): before})
-        remote = replace(start, leaving=both) if flag == "leaving" else replace(start, arrived=both)
+    both = frozenset({"vm7", "vm8"})
+    start = Remote(on=True, told={("blue", "vm7"): before})
+    for flag, remote in (
+        ("leaving", replace(start, leaving=both)),
+        ("drained", replace(start, drained=both)),
+        ("arrived", replace(start, arrived=both)),
+    ):
         after_it = Census("hv1", remote).take(remote, [Change(before=before, now=vm7(revision=13))])
         assert getattr(after_it, flag) == {"vm8"}
         kept = Census("hv1", remote).take(remote, [Change(before=before, now=replace(before, revision=13))])
@@ -165,10 +168,11 @@ def test_all_but_what_begins_anew_is_saved() -> None:
         told={("blue", "vm7"): replace(vm7(Phase.HELD), macs=("02:00:00:00:00:07",), ips=("10.0.0.7",))},
         bridges={"blue": "hv2"},
         leaving=frozenset({"vm8"}),
+        drained=frozenset({"vm8"}),
         arrived=frozenset({"vm7"}),
         doubtful=frozenset({("port", "vm9"), ("segment", "red")}),
     )
-    assert load_remote(documents(remote)) == replace(remote, leaving=frozenset())
+    assert load_remote(documents(remote)) == replace(remote, leaving=frozenset(), drained=frozenset())
     assert load_remote({}) is NO_CLUSTER
 
 
@@ -204,14 +208,15 @@ def test_what_concerns_other_segments_can_be_left_out() -> None:
 
 
 DRAINING = Placement(mode=PortMode.DRAINING, via="hv2", redirect=True)
-BEGUN = Placement(via="hv2", redirect=True)
+DRAINED = replace(DRAINING, copied=True)
+BEGUN = replace(DRAINED, mode=PortMode.UP)
 
 
 @pytest.mark.parametrize(
     ("phase", "owners", "nexts", "others"),
     [
         (Phase.PREPARED, HERE, Placement(mode=PortMode.STANDBY, via="hv1"), "hv1"),
-        (Phase.SWITCHED, DRAINING, Placement(mode=PortMode.HOLDING), "hv1"),
+        (Phase.SWITCHED, DRAINED, Placement(mode=PortMode.HOLDING), "hv1"),
         (Phase.HELD, DRAINING, Placement(mode=PortMode.HOLDING), "hv2"),
     ],
 )
@@ -222,8 +227,10 @@ def test_each_phase_places_the_port(phase: Phase, owners: Placement, nexts: Plac
     assert placement(remote, "hv2", "vm7") == nexts
     assert whereabouts(now) == others
     assert placement(remote.receiving("vm7", here=True), "hv2", "vm7") == HERE
-    begun = BEGUN if phase is Phase.PREPARED else DRAINING
+    begun = BEGUN if phase is Phase.PREPARED else owners
     assert placement(remote.letting("vm7", leave=True), "hv1", "vm7") == begun
+    drained = DRAINED if phase is Phase.PREPARED else owners
+    assert placement(remote.letting("vm7", leave=True, drained=True), "hv1", "vm7") == drained
 
 
 def test_a_bound_port_is_up_at_its_owner_and_drains_where_it_was() -> None:
@@ -231,7 +238,7 @@ def test_a_bound_port_is_up_at_its_owner_and_drains_where_it_was() -> None:
     assert placement(remote, "hv2", "vm7") == HERE
     assert placement(remote, "hv1", "vm7") == DRAINING
     assert placement(NO_CLUSTER, "hv1", "vm7") == HERE
-    still = Remote(on=True, told={("blue", "vm7"): vm7()}, leaving=frozenset({"vm7"}))
+    still = Remote(on=True, told={("blue", "vm7"): vm7()}, leaving=frozenset({"vm7"}), drained=frozenset({"vm7"}))
     assert placement(still, "hv1", "vm7") == HERE  # there is nowhere to leave for
 
 
@@ -345,7 +352,7 @@ class Lagging(RuleBasedStateMachine):
         view = self.views[name]
         if (view.told.owner != name or view.told.next is None) and not self.ask(view, Step.SWITCHOVER):
             return
-        view.remote = view.remote.letting("vm7", leave=True)
+        view.remote = view.remote.letting("vm7", leave=True).letting("vm7", leave=True, drained=True)
         if not self.ask(view, Step.SWITCHOVER):
             view.remote = view.remote.letting("vm7", leave=False)
 

@@ -63,8 +63,8 @@ def _hosts_of(*told: Projection | None) -> Iterator[str | None]:
 def _of_this_host(old: Remote, new: Remote, state: State) -> Iterator[Owner]:
     for kind, name in old.doubtful ^ new.doubtful:
         yield "doubtful", f"{kind}/{name}"
-    begun = (old.leaving ^ new.leaving, old.arrived ^ new.arrived, old.announced ^ new.announced)
-    for port in frozenset().union(*begun):
+    begun = (getattr(old, name) ^ getattr(new, name) for name in ("leaving", "drained", "arrived", "announced"))
+    for port in frozenset[str]().union(*begun):
         yield "arrived", port
         for segment, of in new.told:
             if of == port:

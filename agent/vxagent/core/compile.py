@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
-from vxagent.core.migration import whereabouts
+from vxagent.core.migration import token_of, whereabouts
 from vxagent.core.neighbours import Neighbours
 from vxagent.core.numbers import VTEP, owner_of, slots_for, slots_of
 from vxagent.core.state import Owner, State
 from vxagent.core.tables import (
+    AWAITING_SLOT,
+    LEAVING_SLOT,
     VTEP_SLOT,
     DeviceRow,
     FdbFlag,
@@ -43,7 +45,7 @@ from vxagent.core.tables import (
     vid_key,
 )
 from vxagent.model.device import Device
-from vxagent.model.ids import LEARN_RATE_UPLINK, MAX_MACS_UPLINK, mac_to_int
+from vxagent.model.ids import LEARN_RATE_UPLINK, MAX_LEAVING, MAX_MACS_UPLINK, mac_to_int
 from vxagent.model.port import Enforce, Mode, Port
 from vxagent.model.rate import NO_RATE
 from vxagent.model.segment import UnknownUnicast
@@ -111,6 +113,9 @@ def _segment_rows(state: State, neighbours: Neighbours, name: str) -> Rows:
         flags |= SegmentFlag.LEASES
     if segment.multicast_snooping:
         flags |= SegmentFlag.GROUPS
+    moving = _moving_rows(state, name, handle)
+    if any(isinstance(row, MembershipRow) and row.via for row in moving.values()):
+        flags |= SegmentFlag.LEAVING
     vni = segment.vni if state.overlay is None else state.tunnel_vni(segment)
     if vni is not None and segment.vni is None:
         flags |= SegmentFlag.BY_VLAN
@@ -123,9 +128,33 @@ def _segment_rows(state: State, neighbours: Neighbours, name: str) -> Rows:
         vlan=segment.vlan or 0,
         vteps=state.numbers.top(slots_of(name, vteps=True)) - VTEP_SLOT,
     )
-    rows: Rows = {(Table.SEGMENTS, handle): row}
+    rows: Rows = {(Table.SEGMENTS, handle): row, **moving}
     if state.overlay is not None and vni is not None:
         rows[Table.VNIS, vni] = VniRow(vni=vni, segment=handle)
+    return rows
+
+
+def _moving_rows(state: State, name: str, handle: int) -> Rows:
+    """By which copies of floods follow the VMs that leave the segment here, and find those that come."""
+    rows: Rows = {}
+    slots = iter(range(LEAVING_SLOT, LEAVING_SLOT + MAX_LEAVING))
+    for port, where in state.migrating_in(name):
+        via = state.numbers.number("port", state.owner_of_host(where.via))
+        leaves, waits = where.copied and via, where.mode is PortMode.STANDBY
+        token = token_of(port.id)
+        slot = AWAITING_SLOT | token if waits else next(slots, None) if leaves else None
+        if slot is None:
+            continue
+        row = MembershipRow(
+            port=state.handle_of_port(port.id),
+            segment=handle,
+            vid=next(vid for at, vid in port.memberships if at == name),
+            slot=slot,
+            counter=state.numbers.number("counter", f"{port.id}/{name}"),
+            via=via if leaves else 0,
+            token=token if leaves else 0,
+        )
+        rows.setdefault((Table.SLOTS, slot_key(handle, slot)), row)
     return rows
 
 

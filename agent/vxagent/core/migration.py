@@ -1,7 +1,8 @@
 """Where a port's frames go while its VM moves from one host to another.
 
                     bound      prepared    switched    held        bound at the other host
-    owner's port    up         up          draining    draining    draining, then gone
+    owner's port    up         up, then    draining    draining    draining, then gone
+                               draining
     next's port     –          standby     standby     holding     up
                                            until it has heard of it
     others send to  the owner  the owner   the owner   the next    the new owner
@@ -9,14 +10,18 @@
 The owner's host redirects what still comes for a port that drains (bpf/README.md). It begins to when the switchover
 begins, while the port is up, so that no frame that is on its way meets a port that takes none. Others send to the next
 host once that holds, so nobody sends to a port that does not take it.
+
+What is flooded reaches both hosts. The owner's port drains before the engine is told, so before the next one holds: no
+flood reaches the VM twice. None misses it either: until that port holds, the owner's host sends a copy for it alone.
 """
 
 from __future__ import annotations
 
+from binascii import crc32
 from dataclasses import dataclass, replace
 
 from vxagent.core.remote import Remote
-from vxagent.core.tables import PortMode, PortRow, Row
+from vxagent.core.tables import TOKEN_BITS, PortMode, PortRow, Row
 from vxagent.model.binding import Phase, Projection
 
 
@@ -28,11 +33,13 @@ class Placement:
         mode: of its row.
         via: the host to which its VM's frames go instead, or None.
         redirect: they do whoever sent them: the VM has left, or is about to.
+        copied: so does a copy of what is flooded, for no flood there reaches it yet.
     """
 
     mode: PortMode = PortMode.UP
     via: str | None = None
     redirect: bool = False
+    copied: bool = False
 
 
 HERE = Placement()
@@ -44,7 +51,7 @@ def placement(remote: Remote, host: str, port: str) -> Placement:
     if told is None:
         return HERE
     if told.owner == host:
-        return _leaving(told, begun=port in remote.leaving)
+        return _leaving(told, begun=port in remote.leaving, drained=port in remote.drained)
     if told.next == host:
         if port in remote.arrived:
             return HERE
@@ -72,11 +79,18 @@ def has_come_up(should: Row | None, there: Row | None) -> bool:
     return there == replace(should, state=PortMode.UP)
 
 
-def _leaving(told: Projection, *, begun: bool) -> Placement:
+def token_of(port: str) -> int:
+    """By which two hosts know a port that goes from one to the other, in the mark of a copy for it."""
+    return crc32(port.encode()) & (1 << TOKEN_BITS) - 1
+
+
+def _leaving(told: Projection, *, begun: bool, drained: bool) -> Placement:
     if told.phase in (Phase.SWITCHED, Phase.HELD):
-        return _left(told.next)
-    return Placement(via=told.next, redirect=True) if begun and told.next is not None else HERE
+        return _left(told.next, copied=told.phase is Phase.SWITCHED)
+    if not begun or told.next is None:
+        return HERE
+    return replace(_left(told.next, copied=True), mode=PortMode.DRAINING if drained else PortMode.UP)
 
 
-def _left(host: str | None) -> Placement:
-    return Placement(mode=PortMode.DRAINING, via=host, redirect=True)
+def _left(host: str | None, *, copied: bool = False) -> Placement:
+    return Placement(mode=PortMode.DRAINING, via=host, redirect=True, copied=copied)

@@ -48,6 +48,7 @@ class Remote:
         told: bindings by segment and port; also of ports of this host.
         bridges: segment → the host that bridges its VLAN and VNI.
         leaving: ports of this host whose switchover has begun here, whether or not the engine knows yet.
+        drained: those of them that take nothing any more.
         arrived: ports that run here, whether or not the engine knows yet.
         announced: ports that nobody has switched over, of which the engine is just told that they run here.
         doubtful: of which of this host's own the engine may hold something else than what is here.
@@ -58,6 +59,7 @@ class Remote:
     told: Mapping[Told, Projection] = field(default_factory=dict)
     bridges: Mapping[str, str] = field(default_factory=dict)
     leaving: frozenset[str] = frozenset()
+    drained: frozenset[str] = frozenset()
     arrived: frozenset[str] = frozenset()
     announced: frozenset[str] = frozenset()
     doubtful: frozenset[Claim] = frozenset()
@@ -101,13 +103,18 @@ class Remote:
         return replace(
             self,
             leaving=self.leaving.difference(ports),
+            drained=self.drained.difference(ports),
             arrived=self.arrived.difference(ports),
             announced=self.announced.difference(ports),
         )
 
-    def letting(self, port: str, *, leave: bool) -> Remote:
-        """With the switchover of a port of this host begun, or not."""
-        return replace(self, leaving=self.leaving | {port} if leave else self.leaving - {port})
+    def letting(self, port: str, *, leave: bool, drained: bool = False) -> Remote:
+        """With the switchover of a port of this host begun, or not; and so far that the port takes nothing any more."""
+        return replace(
+            self,
+            leaving=self.leaving | {port} if leave else self.leaving - {port},
+            drained=self.drained | {port} if drained else self.drained - {port},
+        )
 
     def receiving(self, port: str, *, here: bool) -> Remote:
         """With a port's VM here whether or not the engine knows, or not."""

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vxagent.core.effects import ClearCounters, DeleteRow, Effect, EndLeases, FlushFdb, PutRow
-from vxagent.core.tables import RANK, PortFlag, PortMode, PortRow, Row, RowKey, Rows, SegmentFlag, SegmentRow, Table
+from vxagent.core.tables import (
+    RANK,
+    MembershipRow,
+    PortFlag,
+    PortMode,
+    PortRow,
+    Row,
+    RowKey,
+    Rows,
+    SegmentFlag,
+    SegmentRow,
+    Table,
+)
 
 TAKES = (PortMode.UP, PortMode.HOLDING)
 
@@ -77,9 +89,9 @@ def _last_first(item: tuple[RowKey, Row]) -> tuple[int, int]:
 def _places(rows: Rows) -> dict[tuple[int, int], int]:
     """(port, segment) → counter of every place that these rows give."""
     return {
-        (row.port, row.segment): row.counter  # type: ignore[union-attr]  # SLOTS holds MembershipRow alone
+        (row.port, row.segment): row.counter
         for (table, _), row in rows.items()
-        if table is Table.SLOTS
+        if table is Table.SLOTS and isinstance(row, MembershipRow) and not row.passing
     }
 
 

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 
 from vxagent.core.effects import Effect, Xdp
-from vxagent.core.migration import Placement, placement
+from vxagent.core.migration import HERE, Placement, placement
 from vxagent.core.numbers import UNDERLAY, VTEP, Numbers, underlay_owner, vtep_owner
 from vxagent.core.remote import NO_CLUSTER, Remote
 from vxagent.core.tables import PortMode, Rows
@@ -283,10 +283,16 @@ class State:
     def moves_in(self, segment: str) -> bool:
         """Whether frames for a port of this host in the segment are redirected to another host, or are going to be: a
         frame that has read the segment's row reads the entry's later."""
+        return any(where.redirect or self._is_leaving(port.id) for port, where in self.migrating_in(segment))
+
+    def migrating_in(self, segment: str) -> list[tuple[Port, Placement]]:
+        """The ports of this host in the segment that are on their way, by id."""
         if not self.remote.on:
-            return False
-        ports = (port for port in self.ports.values() if any(name == segment for name, _ in port.memberships))
-        return any(self._is_leaving(port.id) or self.placement(port.id).redirect for port in ports)
+            return []
+        places = ((port, self.placement(port.id)) for port in self.ports.values())
+        found = ((port, where) for port, where in places if where is not HERE or self._is_leaving(port.id))
+        inside = (at for at in found if any(name == segment for name, _ in at[0].memberships))
+        return sorted(inside, key=lambda at: at[0].id)
 
     def _is_leaving(self, port: str) -> bool:
         told = self.remote.ports.get(port)

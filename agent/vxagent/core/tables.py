@@ -16,6 +16,9 @@ PORT_BITS = 32  # of a port and an address family in keys of `addresses` and `pr
 ADDRESS_BITS = 128
 ALL_BITS = PORT_BITS + ADDRESS_BITS
 VTEP_SLOT = 0x8000  # where the slots of VTEPs begin
+LEAVING_SLOT = 0xA000  # of ports whose VMs leave
+AWAITING_SLOT = 0xC000  # of ports that await theirs, | token
+TOKEN_BITS = 14
 
 
 class Table(StrEnum):
@@ -95,6 +98,7 @@ class SegmentFlag(IntFlag):
     GROUPS = 8
     MOVING = 16
     BY_VLAN = 32
+    LEAVING = 64
 
 
 class Origin(_Open):
@@ -178,13 +182,24 @@ class DeviceRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MembershipRow:
-    """members, vids and slots: one port in one segment. vid 0: untagged. slot: of a VTEP from VTEP_SLOT on."""
+    """members, vids and slots: one port in one segment. vid 0: untagged.
+
+    slot: of a VTEP from VTEP_SLOT on; besides, of a port that migrates from LEAVING_SLOT or AWAITING_SLOT on.
+    via, token: of one that leaves, the VTEP by which copies for it go, and how they are marked.
+    """
 
     port: int
     segment: int
     vid: int
     slot: int
     counter: int
+    via: int = 0
+    token: int = 0
+
+    @property
+    def passing(self) -> bool:
+        """It is there for a migration alone, beside the one by which floods find the port."""
+        return self.slot >= LEAVING_SLOT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,23 @@ import struct
 from enum import IntEnum, IntFlag
 from typing import Any
 
-from vxagent.core.tables import ALL_BITS, VTEP_SLOT, FdbFlag, NeighbourOrigin, Origin, PortFlag, PortMode, SegmentFlag
-from vxagent.model.ids import MAX_MEMBERS, MAX_VTEPS
+from vxagent.core.tables import (
+    ALL_BITS,
+    AWAITING_SLOT,
+    LEAVING_SLOT,
+    VTEP_SLOT,
+    FdbFlag,
+    NeighbourOrigin,
+    Origin,
+    PortFlag,
+    PortMode,
+    SegmentFlag,
+)
+from vxagent.model.ids import MAX_LEAVING, MAX_MEMBERS, MAX_VTEPS
 
 LAYOUT = 1  # part of the pin path
 CHUNK = 79  # flood slots that one tail call visits
-VTEP_CHUNK = 128  # of VTEPs
+VTEP_CHUNK = 144  # of VTEPs
 MAX_LEASES = 64  # of one port
 MOVES, MOVES_S, HOLD_S = 5, 10, 60  # a MAC that moves more often in so long is held for so long
 FLOW_BITS = 12
@@ -162,7 +173,7 @@ PORT = Layout(
 )
 SEGMENT = Layout("vx_segment", handle="H", slots="H", mtu="H", flags="H", vni="I", vlan="H", vteps="H")
 DEVICE = Layout("vx_device", ifindex="I", port="H", reserved="H")
-MEMBERSHIP = Layout("vx_membership", port="H", segment="H", vid="H", slot="H", counter="I", reserved="I")
+MEMBERSHIP = Layout("vx_membership", port="H", segment="H", vid="H", slot="H", counter="I", via="H", token="H")
 FDB_ENTRY = Layout("vx_fdb_entry", port="H", via="H", segment="H", origin="B", flags="B", seen_ns="Q")
 OVERLAY = Layout("vx_overlay", ifindex="I", port="H", family="H", octets="16s", ttl="I", reserved="I")
 VTEP = Layout("vx_vtep", port="H", family="H", reserved="I", octets="16s")
@@ -290,6 +301,9 @@ DEFINES = {
     "VX_VTEP_SLOT": VTEP_SLOT,
     "VX_VTEP_CHUNK": VTEP_CHUNK,
     "VX_MAX_VTEPS": MAX_VTEPS,
+    "VX_LEAVING_SLOT": LEAVING_SLOT,
+    "VX_MAX_LEAVING": MAX_LEAVING,
+    "VX_AWAITING_SLOT": AWAITING_SLOT,
     "VX_MOVES": MOVES,
     "VX_MOVES_S": MOVES_S,
     "VX_HOLD_S": HOLD_S,

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from vxagent.core.tables import (
+    AWAITING_SLOT,
+    LEAVING_SLOT,
     VTEP_SLOT,
     FdbFlag,
     FdbRow,
@@ -39,6 +41,7 @@ from vxagent.core.tables import (
 )
 from vxagent.datapath.abi import Reason, Verdict
 from vxagent.datapath.base import Lease
+from vxagent.model.ids import MAX_LEAVING
 
 _NS = 1_000_000_000
 _LINK_LOCAL = ip_network("fe80::/10")
@@ -74,6 +77,7 @@ class Outcome:
         copies: (ifindex, VID that the switch put on or 0) of each frame that left as it is.
         tunnelled: (VTEP, VNI) of each that left by VXLAN.
         marked: that one was redirected to the host to which its VM migrates.
+        followed: (VTEP, VNI, token) of each copy for a VM that leaves.
     """
 
     verdict: Verdict
@@ -81,6 +85,7 @@ class Outcome:
     copies: frozenset[tuple[int, int]] = frozenset()
     tunnelled: frozenset[tuple[str, int]] = frozenset()
     marked: bool = False
+    followed: frozenset[tuple[str, int, int]] = frozenset()
 
 
 class _Dropped(Exception):  # a verdict, not an error
@@ -144,8 +149,11 @@ class FakeForwarding:
         except _Dropped as dropped:
             return self._drop(port.handle, segment, dropped.reason)
 
-    def arrive(self, sender: str, vni: int, frame: Frame, *, marked: bool = False) -> Outcome:
-        """What becomes of a frame that comes to our VTEP by VXLAN; marked: another host has redirected it."""
+    def arrive(self, sender: str, vni: int, frame: Frame, *, marked: bool = False, token: int | None = None) -> Outcome:
+        """What becomes of a frame that comes to our VTEP by VXLAN.
+
+        marked: another host has redirected it; token: it is a copy for the port of this one.
+        """
         here, known = self.table.get((Table.OVERLAY, 0)), self.table.get((Table.VNIS, vni))
         address = ip_address(sender)
         if not isinstance(here, OverlayRow) or not isinstance(known, VniRow) or here.family != address.version:
@@ -158,14 +166,24 @@ class FakeForwarding:
             port = self._admitted(handle, segment)
             away, row = self._entry(segment, frame.dst), self.table.get((Table.SEGMENTS, segment))
             moves = isinstance(row, SegmentRow) and SegmentFlag.MOVING in row.flags
-            if moves and away is not None and FdbFlag.REDIRECT in away.flags:
+            if moves and away is not None and FdbFlag.REDIRECT in away.flags and token is None:
                 return self._passed_on(segment, vni, away.via, marked=marked)
             self._check_inside(frame)
             if not marked:
                 self._learn(port, segment, frame.src)
+            if token is not None:
+                return self._give(segment, token)
             return self._decide(port, segment, False, frame, marked=marked)
         except _Dropped as dropped:
             return self._drop(handle, segment, dropped.reason)
+
+    def _give(self, segment: int, token: int) -> Outcome:
+        """A copy of what was flooded goes to the one port that awaits it, unless that has its own."""
+        member = self.table.get((Table.SLOTS, slot_key(segment, AWAITING_SLOT | token)))
+        to = self._port(member.port) if isinstance(member, MembershipRow) else None
+        if not isinstance(member, MembershipRow) or to is None or to.state is not PortMode.STANDBY or not to.ifindex:
+            return Outcome(verdict=Verdict.FLOODED)
+        return Outcome(verdict=Verdict.FORWARDED, copies=frozenset({(to.ifindex, member.vid)}))
 
     def _admitted(self, handle: int, segment: int) -> PortRow:
         port = self._port(handle)
@@ -303,7 +321,8 @@ class FakeForwarding:
             if not group and SegmentFlag.DROP_UNKNOWN in row.flags:
                 raise _Dropped(Reason.UNKNOWN_UNICAST)
             if inner or not (via := self._drains_by(port, row, frame)):
-                return self._sent(Verdict.FLOODED, row, self._flood(port, row, frame, inner))
+                outcome = self._sent(Verdict.FLOODED, row, self._flood(port, row, frame, inner))
+                return replace(outcome, followed=frozenset(() if inner else self._follow(port, row, frame)))
             to, redirected = self._port(via), True
         vid = self._egress_vid(port, to, segment, awaited=marked)
         if vid is None or to is None:
@@ -348,9 +367,7 @@ class FakeForwarding:
     def _flood(self, port: PortRow, segment: SegmentRow, frame: Frame, inner: bool) -> Iterator[tuple[PortRow, int]]:
         by_vlan = SegmentFlag.BY_VLAN in segment.flags
         vteps = segment.vteps if self._underlay() in self.programs_out and not by_vlan else 0
-        own = self._entry(segment.handle, frame.src)
-        listed = PortFlag.UPLINK in port.flags and own is not None and FdbFlag.LISTED in own.flags
-        awaits = own.port if listed and own is not None else 0  # its VM, which has sent this
+        awaits = self._left_out(port, segment, frame)
         for slot in (*range(segment.slots), *range(VTEP_SLOT, VTEP_SLOT + vteps)):
             member = self.table.get((Table.SLOTS, slot_key(segment.handle, slot)))
             to = self._port(member.port) if isinstance(member, MembershipRow) else None
@@ -360,6 +377,27 @@ class FakeForwarding:
             vid = None if PortFlag.ISOLATED in port.flags & to.flags else self._egress_vid(origin, to, segment.handle)
             if vid is not None and (vid or not inner):
                 yield to, vid
+
+    def _left_out(self, port: PortRow, segment: SegmentRow, frame: Frame) -> int:
+        """The port here of the VM that has sent this elsewhere; 0: there is none."""
+        own = self._entry(segment.handle, frame.src)
+        listed = PortFlag.UPLINK in port.flags and own is not None and FdbFlag.LISTED in own.flags
+        return own.port if listed and own is not None else 0
+
+    def _follow(self, port: PortRow, segment: SegmentRow, frame: Frame) -> Iterator[tuple[str, int, int]]:
+        """Copies of a flood for VMs that leave."""
+        if SegmentFlag.LEAVING not in segment.flags or self._underlay() not in self.programs_out:
+            return
+        for slot in range(LEAVING_SLOT, LEAVING_SLOT + MAX_LEAVING):
+            member = self.table.get((Table.SLOTS, slot_key(segment.handle, slot)))
+            of = self._port(member.port) if isinstance(member, MembershipRow) else None
+            if not isinstance(member, MembershipRow) or of is None or of.state is not PortMode.DRAINING:
+                continue
+            if of.handle in (port.handle, self._left_out(port, segment, frame)):
+                continue
+            via = self._vtep(member.via)
+            if via is not None and PortFlag.ISOLATED not in port.flags & of.flags:
+                yield via, segment.vni, member.token
 
     def _egress_vid(self, port: PortRow, to: PortRow | None, segment: int, *, awaited: bool = False) -> int | None:
         """The VID (0: untagged) with which a frame of the segment leaves `to`, or None: it cannot take it.

@@ -75,7 +75,7 @@ class RowWriter:
     def _begin(self, effect: PutRow) -> None:
         """What the programs know of groups is not the new place's, nor that of a segment that was not snooped."""
         match effect:
-            case PutRow(table=Table.SLOTS, row=MembershipRow() as row, old=old):
+            case PutRow(table=Table.SLOTS, row=MembershipRow(passing=False) as row, old=old):
                 if not isinstance(old, MembershipRow) or (old.port, old.counter) != (row.port, row.counter):
                     self._groups.begin_place(row.counter)
             case PutRow(table=Table.SEGMENTS, row=SegmentRow() as segment, old=old):

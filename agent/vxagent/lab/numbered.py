@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from vxagent.lab.namespaces import Namespace
+from vxagent.lab.vm import NIC
 
 NUMBER = struct.Struct("!Q")
 TIME = struct.Struct("ll")  # struct timespec
 SO_TIMESTAMPNS = 35  # <asm/socket.h>
 ROOM = 1 << 20
+ALL = "255.255.255.255"  # RFC 919, section 7: all on this link
 TICK_S = 0.0005
 QUIET_S = 0.2  # after which nothing is on its way any more
 
@@ -71,11 +73,11 @@ class NumberedStream:
 
     Args:
         sender, receiver: whose stacks.
-        address: the receiver's, IPv4.
+        address: the receiver's, IPv4; None: they are for all whom the sender reaches by its NIC.
         per_second: how many.
     """
 
-    def __init__(self, sender: Namespace, receiver: Namespace, address: str, *, per_second: int) -> None:
+    def __init__(self, sender: Namespace, receiver: Namespace, address: str | None, *, per_second: int) -> None:
         self._per_second = per_second
         self._heard = Heard()
         self._done, self._deaf = threading.Event(), threading.Event()
@@ -83,11 +85,14 @@ class NumberedStream:
             self._in = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._in.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
         self._in.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        self._in.bind((address, 0))
+        self._in.bind((address or "", 0))
         self._in.settimeout(QUIET_S)
         with sender.entered():
             self._out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._out.connect(self._in.getsockname())
+        if address is None:
+            self._out.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            self._out.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, NIC.encode())
+        self._out.connect((address or ALL, self._in.getsockname()[1]))
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._receive, self._send)]
         for thread in self._threads:
             thread.start()

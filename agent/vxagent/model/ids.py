@@ -14,6 +14,7 @@ MTU_MIN, MTU_MAX = 576, 65535
 IFNAMSIZ = 16  # <linux/if.h>, the closing NUL included
 MAX_MEMBERS = 2112  # flood slots of a segment, VX_MAX_MEMBERS
 MAX_VTEPS = 512  # VTEPs of a segment, VX_MAX_VTEPS
+MAX_LEAVING = 64  # ports of a segment whose VMs leave at the same moment, VX_MAX_LEAVING
 MAX_PORTS = 8192  # entries of the map ports, handle 0 included; uplinks and VTEPs count
 MAX_SEGMENTS = 8192  # entries of the map segments, handle 0 included
 MAX_COUNTERS = 16384  # entries of the map traffic

@@ -132,11 +132,12 @@ class Migrations:
         if self._porter.is_leased(port):  # the next host reads them as soon as it holds
             await self._porter.pack(port)
         deadline = asyncio.get_running_loop().time() + self._waits.switchover_s
-        await self._change(lambda draft: draft.cluster_says(draft.state.remote.letting(port, leave=True)))
+        await self._let(port, leave=True)
         try:
+            await self._let(port, leave=True, drained=True)
             binding = await self._cluster.switchover(port)
         except BaseException:
-            await self._change(lambda draft: draft.cluster_says(draft.state.remote.letting(port, leave=False)))
+            await self._let(port, leave=False)
             raise
         await self._know(binding)
         await self._porter.pack(port)
@@ -359,6 +360,12 @@ class Migrations:
         await self._know(binding)
         self._tell_blackout(binding.id, since)
         await self._porter.unpack_counts(binding.id)
+
+    async def _let(self, port: str, *, leave: bool, drained: bool = False) -> None:
+        """So far its switchover has begun here."""
+        await self._change(
+            lambda draft: draft.cluster_says(draft.state.remote.letting(port, leave=leave, drained=drained))
+        )
 
     async def _know(self, binding: Binding) -> None:
         """Go by what was just written, before it comes back."""
