@@ -32,7 +32,7 @@ BYTECODE := agent/vxagent/bytecode
 BYTECODE_FROM := $(shell find bpf -name '*.[ch]') $(wildcard agent/vxagent/datapath/compiler.py agent/vxagent/datapath/source.py)
 
 # Caches of the checkers: for each user apart, and outside a tree that the user may not write to.
-CACHE := $(shell if [ -w .venv ]; then echo .venv/.cache; else echo $${TMPDIR:-/tmp}/vxagent-cache; fi)-$(shell id -u)
+CACHE := $(shell if [ -w .venv ] || [ ! -e .venv -a -w . ]; then echo .venv/.cache; else echo $${TMPDIR:-/tmp}/vxagent-cache; fi)-$(shell id -u)
 export RUFF_CACHE_DIR := $(CACHE)/ruff
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis

@@ -10,7 +10,7 @@
 #include "hop.h"
 #include "maps.h"
 #include "tag.h"
-#include "vxlan.h"
+#include "wrap.h"
 
 /* A holding port receives already, for the VM that is about to resume. */
 static __always_inline bool vx_may_receive(const struct vx_port *port)

@@ -19,6 +19,7 @@
 #include "frame.h"
 #include "guard.h"
 #include "maps.h"
+#include "unwrap.h"
 #include "vxlan.h"
 
 /*

@@ -25,6 +25,7 @@
 #include "maps.h"
 #include "verdict.h"
 #include "vxlan.h"
+#include "wrap.h"
 
 #define VX_CB_WRAPPED 0x1000 /* of vx_replicate's own: a flood has the priority there */
 

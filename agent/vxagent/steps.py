@@ -2,7 +2,8 @@
 
 For tests only, a process can be told to die right after one of them, as by kill -9, so that a test can see what the
 next agent makes of anything that is cut in two. $VXAGENT_DIE_AFTER names a file; a number in it counts down, one a
-step, and the process that comes to 0 kills itself. While there is no file nothing is counted.
+step, and the process that comes to 0 kills itself. While there is no file nothing is counted. Who reads or removes the
+file locks it (flock(2)), so that no step is half counted meanwhile.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 DIE_AFTER = "VXAGENT_DIE_AFTER"
@@ -27,11 +29,17 @@ def taken() -> None:
 def _count_down(file: Path) -> None:
     with _lock:
         try:
-            left = int(file.read_text()) - 1
+            handle = file.open("r+")
         except FileNotFoundError:
             return
-        new = file.with_suffix(".new")
-        new.write_text(str(left))
-        new.replace(file)  # whoever reads it finds a number
-        if not left:
-            os.kill(os.getpid(), signal.SIGKILL)
+        with handle:
+            flock(handle, LOCK_EX)
+            if not os.fstat(handle.fileno()).st_nlink:  # removed before it was our turn
+                return
+            left = int(handle.read()) - 1
+            handle.seek(0)
+            handle.truncate()
+            handle.write(str(left))
+            handle.flush()
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)

@@ -20,6 +20,7 @@ from vxagent.netlink.base import LinkChange
 from vxagent.netlink.links import NetlinkLinks
 
 PATIENCE_S = 10
+TRIES = 10
 
 
 @contextmanager
@@ -68,21 +69,28 @@ def test_a_device_that_cannot_be_found_is_not_taken_to_be_gone(switch: Namespace
 
 
 def test_who_follows_the_devices_hears_that_he_missed_something(switch: Namespace, links: NetlinkLinks) -> None:
+    """Who is so slow that he looks only when he can again has missed nothing: then once more."""
     heard: queue.Queue[LinkChange | None] = queue.Queue()
     links.watch(heard.put)
-    later = switch.start("sh", "-c", "read go; ip link set lo mtu 1400", stdin=subprocess.PIPE)
-    assert later.stdin is not None
-    with no_descriptors():
-        later.stdin.write("go\n")
-        later.stdin.flush()
-        wait_until(lambda: later.poll() is not None, what="the device is changed")
-    later.stdin.close()
-    assert heard.get(timeout=PATIENCE_S) is None
+    for mtu in range(1400, 1400 + TRIES):
+        change_while_nothing_can_be_opened(switch, mtu)
+        if (first := heard.get(timeout=PATIENCE_S)) is None:
+            break
+    assert first is None
     switch.ip("link", "set", "lo", "mtu", "1300")
     change = heard.get(timeout=PATIENCE_S)
     assert change is not None
     assert change.device is not None
     assert change.device.mtu == 1300
+
+
+def change_while_nothing_can_be_opened(switch: Namespace, mtu: int) -> None:
+    with switch.start("sh", "-c", f"read go; ip link set lo mtu {mtu}", stdin=subprocess.PIPE) as later:
+        assert later.stdin is not None
+        with no_descriptors():
+            later.stdin.write("go\n")
+            later.stdin.flush()
+            wait_until(lambda: later.poll() is not None, what="the device is changed")
 
 
 def held(pid: int) -> list[str]:

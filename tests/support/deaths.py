@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 from support.lan import Lan
@@ -35,8 +36,7 @@ class Deaths:
         try:
             do()
         finally:
-            left = int(self._file.read_text())
-            self._file.unlink()
+            left = steps_left(self._file, remove=True)
         return _MANY - left
 
     def die(self, do: Callable[[], object], after: int) -> bool:
@@ -46,8 +46,7 @@ class Deaths:
         self._file.write_text(str(after))
         with suppress(VxagentError, CommandFailed):
             do()
-        died = int(self._file.read_text()) <= 0
-        self._file.unlink()
+        died = steps_left(self._file, remove=True) <= 0
         if died and pid is not None:
             wait_until(lambda: not running(pid), what="the agent is dead")
         return died
@@ -57,6 +56,16 @@ class Deaths:
             return int(self._lan.client.get("v1", "status")["pid"])
         except VxagentError:
             return None
+
+
+def steps_left(file: Path, *, remove: bool = False) -> int:
+    """After how many steps whoever looks at this file dies; 0: he has. Who is not told to any more lives on."""
+    with file.open() as handle:
+        flock(handle, LOCK_EX)
+        left = int(handle.read())
+        if remove:
+            file.unlink()
+    return left
 
 
 @contextmanager

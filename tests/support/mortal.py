@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from support.clustered import cluster_of, eventually
+from support.deaths import steps_left
 from support.fleet import Host
 from vxagent.core.tables import PortMode
 from vxagent.datapath import abi, codec, maps
@@ -35,18 +36,22 @@ class Mortal:
 
     def spare(self) -> int:
         """Let it live; return how many steps were left."""
-        left = int(self._file.read_text()) if self._file.exists() else 0
-        self._file.unlink(missing_ok=True)
-        return left
+        left = steps_left(self._file, remove=True) if self._file.exists() else None
+        if left == 0:
+            self._raise()
+        return left or 0
 
     def raised(self) -> bool:
         """If its agent has died start the next one, and wait until that has the engine; whether it had."""
-        if not self._file.exists() or int(self._file.read_text()) > 0:
+        if not self._file.exists() or steps_left(self._file) > 0:
             return False
-        wait_until(lambda: not running(self._pid), what="the agent is dead")
         self._file.unlink()
-        self._up()
+        self._raise()
         return True
+
+    def _raise(self) -> None:
+        wait_until(lambda: not running(self._pid), what="the agent is dead")
+        self._up()
 
     def _up(self) -> None:
         os.environ[DIE_AFTER] = str(self._file)

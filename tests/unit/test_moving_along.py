@@ -63,10 +63,27 @@ async def test_leases_and_counters_come_along(phase: Phase) -> None:
         assert lease.left_s is not None
         assert abs(lease.left_s - 600) < 60
         await b.migrations.activate("vm7")
+        here = b.state.handle_of_port("vm7"), b.state.handle_of_segment("blue"), int(Reason.HAIRPIN)
+        await until(lambda: b.datapath.drop_counts.get(here))
+        assert b.datapath.drop_counts[here] == 3
         traffic = b.datapath.counted[b.state.counters_of("vm7")["blue"]]
         assert (traffic.packets[0], traffic.bytes[0]) == (5, 500)
-        drops = b.datapath.drop_counts
-        assert drops[b.state.handle_of_port("vm7"), b.state.handle_of_segment("blue"), int(Reason.HAIRPIN)] == 3
+
+
+async def test_a_vm_that_leaves_again_at_once_takes_along_what_it_has_brought() -> None:
+    """It is unpacked after the activation, and packed for the next host once that is done."""
+    async with three() as hosts:
+        a, b, c = hosts.all
+        a.datapath.counted[a.state.counters_of("vm7")["blue"]] = Traffic(packets=(5, 0, 0, 0), bytes=(500, 0, 0, 0))
+        await bring(hosts, Phase.HELD)
+        await b.migrations.activate("vm7")
+        await c.migrations.prepare("vm7", "tap2")
+        await until(lambda: b.state.remote.ports["vm7"].next == "hv3")
+        await b.migrations.switchover("vm7")
+        await c.migrations.activate("vm7")
+        at = c.state.counters_of("vm7")["blue"]
+        await until(lambda: at in c.datapath.counted)
+        assert c.datapath.counted[at].packets[0] == 5
 
 
 async def test_what_cannot_be_brought_along_holds_nothing_up(caplog: pytest.LogCaptureFixture) -> None:
@@ -76,7 +93,7 @@ async def test_what_cannot_be_brought_along_holds_nothing_up(caplog: pytest.LogC
         hosts.write("carry/vm7", b"no JSON")
         await b.migrations.activate("vm7")
         assert (owner(hosts), b.port_state("vm7")) == ("hv2", UP)
-        assert "what the cluster carries of port vm7 cannot be read" in caplog.text
+        await until(lambda: "what the cluster carries of port vm7 cannot be read" in caplog.text)
 
 
 # A VM that announces itself

@@ -356,10 +356,10 @@ class Migrations:
             draft.detach_port(binding.id)
 
     async def _settle(self, binding: Binding, since: float | None = None) -> None:
-        """This host is the owner now: what the port has counted so far goes on here, where it can be had."""
+        """This host is the owner now. What the port has counted so far goes on here, where it can be had, by and by."""
         await self._know(binding)
         self._tell_blackout(binding.id, since)
-        await self._porter.unpack_counts(binding.id)
+        self._errands.send(self._porter.unpack_counts(binding.id))
 
     async def _let(self, port: str, *, leave: bool, drained: bool = False) -> None:
         """So far its switchover has begun here."""

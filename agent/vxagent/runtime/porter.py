@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from functools import partial
+from weakref import WeakValueDictionary
 
 from vxagent.core.leases import leases_to_put
 from vxagent.datapath.base import Datapath
@@ -20,12 +22,16 @@ log = logging.getLogger(__name__)
 
 
 class Porter:
-    """Of the ports of one host. What cannot be brought along is said, and holds nothing up."""
+    """Of the ports of one host. What cannot be brought along is said, and holds nothing up.
+
+    What is asked for one port is done in that order: a VM may leave again before all that it has brought is unpacked.
+    """
 
     def __init__(self, changes: Changes, cluster: Cluster, datapath: Datapath) -> None:
         self._changes = changes
         self._cluster = cluster
         self._datapath = datapath
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def is_leased(self, port: str) -> bool:
         """It is a port of this host whose VM speaks from what it was leased: it cannot where its leases are not."""
@@ -38,6 +44,10 @@ class Porter:
 
     async def pack(self, port: str) -> None:
         """Leave what the VM has here, too. A VM that goes without its leases asks its DHCP server again."""
+        async with self._turn(port):
+            await self._pack(port)
+
+    async def _pack(self, port: str) -> None:
         state = self._changes.switch.state
         try:
             counts = await self._changes.reading(partial(counts_of, state, self._datapath, port))
@@ -57,9 +67,18 @@ class Porter:
 
     async def unpack_counts(self, port: str) -> None:
         """What the port has counted so far goes on here, and is left to nobody else."""
+        async with self._turn(port):
+            await self._unpack_counts(port)
+
+    async def _unpack_counts(self, port: str) -> None:
         try:
             counts = (await luggage_of(self._cluster, port)).counts
             await self._changes.apply_for(port, lambda state, of: effects_of(state, of, counts))
-            await self.leave(self._changes.switch.state.ports[port])
+            model = self._changes.switch.state.ports.get(port)
+            if model is not None:  # it may have been detached meanwhile
+                await self.leave(model)
         except (ClusterError, Refused, HostError) as error:
             log.warning("cluster: port %s begins to count anew: %s", port, error)
+
+    def _turn(self, port: str) -> asyncio.Lock:
+        return self._turns.setdefault(port, asyncio.Lock())
