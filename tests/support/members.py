@@ -48,6 +48,7 @@ QUICK = Waits(
     reset_s=0.02,
     silent_s=0.05,
     back_s=0.0,
+    drain_s=0.0,
     switchover_s=SOON_S,
     linger_s=0.05,
     record_s=0.01,

@@ -134,6 +134,7 @@ class Migrations:
         deadline = asyncio.get_running_loop().time() + self._waits.switchover_s
         await self._let(port, leave=True)
         try:
+            await asyncio.sleep(self._waits.drain_s)
             await self._let(port, leave=True, drained=True)
             binding = await self._cluster.switchover(port)
         except BaseException:

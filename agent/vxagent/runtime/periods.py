@@ -45,6 +45,8 @@ class Waits:
         silent_s: after the engine last heard of a host, before that is asked whether it is there.
         answers_s: for its answer.
         back_s: for an engine that has just stopped to answer, before what needs it is refused.
+        drain_s: after all that comes for a VM that leaves is redirected, before its port takes nothing any more. What a
+            CPU had in hand still goes to the port; as long as an RCU grace period.
         switchover_s: that a switchover waits for all hosts.
         activate_s: that the activation of what was switched over waits for the engine, before it is done without.
         linger_s: that a port whose VM has left still sends on what comes for it.
@@ -59,6 +61,7 @@ class Waits:
     silent_s: float = 30.0
     answers_s: float = 1.0
     back_s: float = 2.0
+    drain_s: float = 0.005
     switchover_s: float = 0.2
     activate_s: float = 0.1
     linger_s: float = 10.0
