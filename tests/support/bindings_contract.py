@@ -138,7 +138,7 @@ class BindingsContract:
                 await a.bind(port, segments=["blue"])
             await b.prepare("vm8")
             await a.switchover("vm8")
-            with pytest.raises(Conflict, match="host hv1 is alive; migrate port vm7 instead"):
+            with pytest.raises(Conflict, match="host hv1 is alive; port vm7 stays there unless it is migrated"):
                 await c.evacuate("vm7")
             assert a.session is not None
             assert b.session is not None

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from support.cluster import BLUE, MAC, RED, claim_all, dump, write
+from support.cluster import BLUE, IP, MAC, RED, claim_all, dump, write
 from support.engines import TTL_S, Engine, hosts_of, kv_of, until
 from vxagent.errors import ClusterRefused, Conflict, NotFound, SessionLost
 from vxagent.model.cluster import ClusterHost
@@ -111,7 +111,7 @@ class HostsContract:
                 await other.open(vtep="192.0.2.1", boot="b")
             assert a.session is not None
             await a.session.close()
-            with pytest.raises(Conflict, match="or let the cluster forget host hv1 if it is gone for good"):
+            with pytest.raises(Conflict, match=r"if host hv1 is gone for good, .*`vxagent host forget hv1`"):
                 await other.open(vtep="192.0.2.1", boot="b")
             await other.open(vtep="192.0.2.2", boot="b")
             await other.forget("hv1")
@@ -150,12 +150,13 @@ class HostsContract:
             await b.bind("vm7", segments=["blue"], macs=[MAC])
             with pytest.raises(NotFound):
                 await a.forget("hv9")
-            with pytest.raises(Conflict, match="host hv2 is alive"):
-                await a.forget("hv2")
+            for alive in ("hv1", "hv2"):  # as who asks is itself
+                with pytest.raises(Conflict, match=f"host {alive} is alive; stop its agent first"):
+                    await a.forget(alive)
             assert b.session is not None
             await b.session.close()
             with pytest.raises(Conflict, match="1 ports are bound on host hv2, vm7 among them"):
-                await a.forget("hv2")
+                await a.forget("hv2", ["vm6"])
             await a.evacuate("vm7")
             await a.forget("hv2")
             assert set(await dump(engine)) == {
@@ -163,3 +164,58 @@ class HostsContract:
                 *("segment/blue", "vlan/10", "vni/5010", "has/blue/hv1"),
                 *("port/vm7", "fdb/blue/vm7", f"mac/blue/{MAC}"),
             }
+
+    async def test_what_is_a_forgotten_hosts_own_goes_with_it(self, engine: Engine) -> None:
+        async with hosts_of(engine, "hv1", "hv2") as (a, b):
+            await a.claim_segment(BLUE)
+            before = await dump(engine)
+            await claim_all([b], BLUE, RED)
+            await b.bind("mgmt0", segments=["blue"], macs=[MAC], ips=[IP])
+            await b.carry("mgmt0", b"luggage")
+            await b.claim_bridge("blue")
+            await write(engine, "bridge/green", b'{"host":"hv2"}')  # of a segment that it does not have
+            await write(engine, "has/blue/hv2/too", b"{}")  # somebody else's
+            await _die(b)
+            with pytest.raises(Conflict, match=r"1 ports .*, mgmt0 among them; `vxagent host evacuate hv2` first"):
+                await a.forget("hv2")
+            await a.forget("hv2", ["mgmt0", "vm9"])
+            gone = {"live/hv2", "host/hv2", "vtep/192.0.2.2"}
+            assert set(await dump(engine)) == {*before.keys() - gone, "has/blue/hv2/too"}
+            with pytest.raises(NotFound):
+                await a.forget("hv2", ["mgmt0"])
+
+    async def test_a_host_to_which_a_port_is_on_its_way_is_not_forgotten(self, engine: Engine) -> None:
+        async with hosts_of(engine, "hv1", "hv2") as (a, b):
+            await claim_all([a, b])
+            await a.bind("vm7", segments=["blue"], macs=[MAC])
+            await b.prepare("vm7")
+            await _die(b)
+            with pytest.raises(Conflict, match="port vm7 is on its way to host hv2; `vxagent migrate cancel vm7` on"):
+                await a.forget("hv2")
+            await a.cancel("vm7")
+            await a.forget("hv2")
+
+    async def test_what_is_another_hosts_by_now_is_not_dropped(self, engine: Engine) -> None:
+        async with hosts_of(engine, "hv1", "hv2") as (a, b):
+            await claim_all([a, b])
+            bound = await a.bind("vm7", segments=["blue"], macs=[MAC])
+            await b.drop("vm7", "hv3")
+            await b.drop("vm8", "hv1")
+            assert await b.binding("vm7") == bound
+            with pytest.raises(Conflict, match="host hv1 is alive"):
+                await b.drop("vm7", "hv1")
+            assert await b.binding("vm7") == bound
+
+    async def test_a_host_that_was_forgotten_registers_anew(self, engine: Engine) -> None:
+        async with hosts_of(engine, "hv1", "hv2") as (a, b):
+            before = await dump(engine)
+            await _die(b)
+            await a.forget("hv2")
+            await b.open(vtep="192.0.2.2", boot="boot of hv2", ttl_s=60)
+            assert await dump(engine) == before
+
+
+async def _die(host: Cluster) -> None:
+    """The engine takes it for dead."""
+    assert host.session is not None
+    await host.session.close()

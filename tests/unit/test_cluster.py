@@ -279,6 +279,29 @@ async def test_a_host_that_comes_back_while_it_is_forgotten_is_not() -> None:
             assert {key: value for key, value in (await dump(engine)).items() if key != "live/hv1"} == before
 
 
+async def test_a_host_that_comes_back_while_its_ports_are_dropped_keeps_them() -> None:
+    async with migrating() as (engine, a, b):
+        assert a.session is not None
+        await a.session.close()
+        before = await dump(engine)
+        kv(b).before = partial(a.open, vtep="192.0.2.1", boot="boot of hv1")
+        with pytest.raises(Conflict, match="host hv1 is alive"):
+            await b.forget("hv1", ["vm7"])
+        assert {key: value for key, value in (await dump(engine)).items() if key != "live/hv1"} == before
+
+
+@pytest.mark.parametrize("lost", [[Lost.AFTER], [Lost.LATE], [Lost.BEFORE]])
+async def test_a_host_is_forgotten_although_answers_do_not_come(lost: list[Lost]) -> None:
+    async with migrating() as (engine, a, b):
+        assert a.session is not None
+        await a.session.close()
+        for answer in lost * 3:  # of the port, the segment and the host itself
+            kv(b).losing.append(answer)
+            kv(b).losing.append(None)
+        await b.forget("hv1", ["vm7"])
+        assert not [key for key, value in (await dump(engine)).items() if "hv1" in key or b"hv1" in value]
+
+
 @given(st.integers(0, 1 << 32))
 def test_hosts_that_come_and_go_in_any_order_leave_no_half(seed: int) -> None:
     chance = random.Random(seed)

@@ -1,4 +1,4 @@
-"""What comes along with a VM that migrates, what it says itself, and ports that others take when its host is dead."""
+"""What comes along with a VM that migrates, and what it says itself."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ipaddress import ip_address
 
 import pytest
 
-from support.members import BLUE, MAC7, RED, until
-from support.migrating import HOLDING, UP, VTEP2, bring, owner, reaches, three, way
+from support.members import MAC7, until
+from support.migrating import HOLDING, UP, bring, owner, reaches, three, way
 from vxagent.datapath.abi import Reason
 from vxagent.datapath.base import Drop, Lease, Traffic
-from vxagent.errors import Conflict, NotFound, WrongPhase
+from vxagent.errors import WrongPhase
 from vxagent.model.binding import Phase
 from vxagent.model.ids import mac_to_int
 from vxagent.model.port import PortState
@@ -145,58 +145,3 @@ async def test_what_a_vm_announces_when_it_is_where_it_is_to_be_changes_nothing(
         assert hosts.engine.keys == keys
         said = [record for record in caplog.records if "vm8" in record.getMessage()]
         assert not [record for record in said if record.levelno > logging.INFO]
-
-
-# Evacuation
-
-
-async def test_the_ports_of_a_dead_host_are_taken() -> None:
-    async with three() as hosts:
-        a, b, c = hosts.all
-        await a.stop()
-        hosts.lose_session(a)
-        await until(lambda: "hv1" not in b.membership.live)
-        assert await b.migrations.evacuate("hv1") == ["vm7", "vm8"]
-        await until(lambda: c.fdb(MAC7) == VTEP2)
-        assert (b.port_state("vm7"), b.port_state("vm8")) == (UP, UP)
-        await a.start()
-        await until(lambda: a.port_state("vm7") is None and a.port_state("vm8") is None)
-
-
-@pytest.mark.parametrize(
-    ("host", "error", "message"),
-    [("hv1", Conflict, "host hv1 is alive; migrate its ports instead"), ("hv9", NotFound, "no host hv9")],
-)
-async def test_who_lives_or_was_never_there_is_not_evacuated(host: str, error: type[Exception], message: str) -> None:
-    async with three() as hosts:
-        _, b, _ = hosts.all
-        keys = dict(hosts.engine.keys)
-        with pytest.raises(error, match=message):
-            await b.migrations.evacuate(host)
-        assert hosts.engine.keys == keys
-        assert b.port_state("vm7") is None
-
-
-async def test_an_evacuation_that_cannot_take_all_takes_none() -> None:
-    async with three(BLUE, RED) as hosts:
-        a, b, _ = hosts.all
-        await a.attach("vm5", "tap2", segment="red", macs=("02:00:00:00:00:05",))
-        await a.stop()
-        hosts.lose_session(a)
-        await b.change(lambda draft: draft.delete_segment("red"))
-        keys = dict(hosts.engine.keys)
-        with pytest.raises(Conflict, match="host hv2 does not have segment red, which port vm5 is in"):
-            await b.migrations.evacuate("hv1")
-        assert hosts.engine.keys == keys
-        assert [b.port_state(port) for port in ("vm5", "vm7", "vm8")] == [None, None, None]
-
-
-async def test_a_port_that_was_on_its_way_is_taken_by_who_waited_for_it() -> None:
-    async with three() as hosts:
-        a, b, _ = hosts.all
-        await bring(hosts, Phase.HELD)
-        await a.stop()
-        hosts.lose_session(a)
-        await b.change(lambda draft: None)
-        assert await b.migrations.evacuate("hv1") == ["vm7", "vm8"]
-        assert (b.port_state("vm7"), b.state.ports["vm7"].ifname) == (UP, "tap2")

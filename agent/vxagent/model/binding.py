@@ -9,7 +9,7 @@
 Held is the next host's word that it takes the VM's frames; only then do others send them there.
 
 A binding begins as bound, by whoever binds it, and ends from bound, by its owner. When its owner is dead, somebody
-else may take it (evacuate). The table below is all that is allowed.
+else may take it (evacuate), or end it when that host is forgotten (drop). The table below is all that is allowed.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Step(StrEnum):
     CANCEL = "cancel"
     UNBIND = "unbind"
     EVACUATE = "evacuate"
+    DROP = "drop"
 
 
 class Role(StrEnum):
@@ -201,6 +202,7 @@ _ALLOWED: dict[tuple[Phase, Step, Role], _Rule] = {
     (Phase.SWITCHED, Step.EVACUATE, Role.OTHER): _Rule(Phase.BOUND, takes=True),
     (Phase.HELD, Step.EVACUATE, Role.NEXT): _Rule(Phase.BOUND, takes=True),
     (Phase.HELD, Step.EVACUATE, Role.OTHER): _Rule(Phase.BOUND, takes=True),
+    (Phase.BOUND, Step.DROP, Role.OTHER): _Rule(None),
 }
 
 
@@ -208,7 +210,7 @@ def after(binding: Binding, step: Step, by: str, op: str) -> Binding | None:
     """The binding after a step; the same object if there is nothing to do, None if it ends.
 
     Args:
-        by: the host that asks. An evacuation also needs hosts to be dead: `must_be_dead` says which.
+        by: the host that asks. To evacuate and to drop, hosts must be dead, too: `must_be_dead` says which.
         op: the request's name.
 
     Raises:
@@ -247,7 +249,7 @@ def rebound(binding: Binding, wanted: Binding) -> Binding:
 
 
 def must_be_dead(binding: Binding, by: str) -> tuple[str, ...]:
-    """The hosts that must not be alive for `by` to evacuate it.
+    """The hosts that must not be alive for `by` to evacuate or drop it.
 
     After the switchover the next host may have activated it already and not have been able to say so.
     """
@@ -270,7 +272,7 @@ def _state(binding: Binding) -> str:
 def _way_out(binding: Binding, step: Step | None) -> str:
     match binding.phase, step:
         case Phase.BOUND, Step.UNBIND:
-            return f"detach it there, or evacuate host {binding.owner} if that is dead"
+            return f"detach it there, or `vxagent host evacuate {binding.owner}` if that host is dead"
         case Phase.BOUND, Step.PREPARE:
             return "it is here already"
         case Phase.BOUND, _:

@@ -97,7 +97,14 @@ class Switched(Answer):
 
 
 class Evacuated(Answer):
-    """Ports that were a dead host's and are this host's now."""
+    """Ports that were a dead host's and are this host's now. left: those that nobody else can have."""
+
+    ports: list[str]
+    left: list[str]
+
+
+class Forgotten(Answer):
+    """A dead host that is gone for good. ports: those of its own that went with it."""
 
     ports: list[str]
 

@@ -346,6 +346,12 @@ def _trunk(items: list[str]) -> tuple[tuple[str, int], ...]:
     return tuple(found)
 
 
+class HostEvacuate(Request):
+    """Take the ports of a dead host; ifnames: port → its VM's device here, by default as it was called there."""
+
+    ifnames: dict[Name, Ifname] = {}
+
+
 class MigratePrepare(Request):
     """Have a port's VM come here; ifname: its device, by default as it is called where it runs."""
 

@@ -7,8 +7,18 @@ from collections import Counter
 from vxagent.core.migration import migrating
 from vxagent.errors import Refused
 from vxagent.model.binding import Binding, Role
-from vxagent.protocol.answers import BindingView, Done, Evacuated, HostView, MigrationView, Switched
-from vxagent.protocol.requests import MigratePrepare
+from vxagent.protocol.answers import (
+    BindingView,
+    Done,
+    Evacuated,
+    Forgotten,
+    HostView,
+    MigrationView,
+    Switched,
+)
+from vxagent.protocol.requests import HostEvacuate, MigratePrepare
+from vxagent.runtime.evacuation import evacuate
+from vxagent.runtime.left_behind import left_behind
 from vxagent.runtime.loop import Agent
 from vxagent.runtime.membership import Connection, Membership
 from vxagent.runtime.migrations import Migrations
@@ -33,9 +43,23 @@ async def list_hosts(agent: Agent) -> Rows[HostView]:
 
 
 @at("POST", "/v1/hosts/{host}/evacuate")
-async def evacuate_host(agent: Agent, *, host: str) -> Evacuated:
-    """Take all ports of a dead host."""
-    return Evacuated(ports=await _migrations(agent).evacuate(host))
+async def evacuate_host(agent: Agent, body: HostEvacuate, *, host: str) -> Evacuated:
+    """Take the ports of a dead host."""
+    membership = _membership(agent)
+    await membership.wait_connected()
+    taken = await evacuate(agent.changes, membership.cluster, host, body.ifnames)
+    left = [binding.id for binding in await membership.cluster.bindings() if binding.owner == host]
+    return Evacuated(ports=taken, left=left)
+
+
+@at("POST", "/v1/hosts/{host}/forget")
+async def forget_host(agent: Agent, *, host: str) -> Forgotten:
+    """Forget a dead host, and the ports that nobody else can have."""
+    membership = _membership(agent)
+    await membership.wait_connected()
+    own = (await left_behind(membership.cluster, host, "stop its agent first")).own
+    await membership.cluster.forget(host, own)
+    return Forgotten(ports=list(own))
 
 
 @at("GET", "/v1/bindings")

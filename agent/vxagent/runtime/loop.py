@@ -108,6 +108,11 @@ class Agent:
         return self._changes.switch
 
     @property
+    def changes(self) -> Changes:
+        """For what needs nobody's consent, or has asked for it already."""
+        return self._changes
+
+    @property
     def progress(self) -> Progress:
         """Whether the change that has its turn comes along."""
         return self._changes.progress

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import msgspec
 from starlette.requests import Request
 
-from vxagent.protocol.answers import Applied, Done, Flushed
+from vxagent.protocol.answers import Applied, Done, Evacuated, Flushed, Forgotten
 from vxagent.runtime.peers import peer_of, who
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,10 @@ def outcome_of(answer: object) -> str:
             return f"done, {len(changes)} changes"
         case Flushed(removed=removed):
             return f"done, {removed} removed"
+        case Evacuated(ports=ports):
+            return f"done, {len(ports)} ports taken"
+        case Forgotten(ports=ports):
+            return f"done, {len(ports)} ports ended with it"
     return "done"
 
 

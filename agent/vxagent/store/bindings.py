@@ -106,6 +106,19 @@ class Bindings(UnderSession):
         """
         return await self._step(port, Step.EVACUATE, op, lambda old: must_be_dead(old, self._host))
 
+    async def drop(self, port: str, host: str, *, op: str = "") -> None:
+        """A port of a dead host ends. One that is not that host's, or not there any more, is no failure.
+
+        Raises:
+            Conflict: the host is alive.
+            WrongPhase: the port migrates.
+        """
+
+        def decide(old: Binding | None, op: str) -> Binding | None:
+            return old if old is None or old.owner != host else after(old, Step.DROP, self._host, op)
+
+        await self._decide(port, op, decide, dead=lambda old: must_be_dead(old, self._host))
+
     async def carry(self, port: str, luggage: bytes) -> bool:
         """Leave for the next host what it needs of a port; False: it is not bound here, or not any more."""
         put = Put(self._keys.carry(port), luggage)
@@ -238,7 +251,7 @@ class Bindings(UnderSession):
                 "add the segment here first",
             )
         if alive is not None:
-            raise Conflict(f"host {alive} is alive", f"migrate port {port} instead")
+            raise Conflict(f"host {alive} is alive", f"port {port} stays there unless it is migrated")
         if claim is not None:
             await self._explain_claim(port, claim)
 

@@ -7,16 +7,17 @@ until it is known what became of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from vxagent.errors import Conflict, NotFound
-from vxagent.model.cluster import ClusterHost, Snapshot
+from vxagent.model.binding import Binding
+from vxagent.model.cluster import Snapshot
 from vxagent.store.acks import Acks
 from vxagent.store.bindings import Bindings
 from vxagent.store.follower import Follower
 from vxagent.store.hosts import Hosts
-from vxagent.store.kv import Delete, Op, Range, absent, unchanged
-from vxagent.store.schema import parse
+from vxagent.store.kv import Compare, Delete, KeyValue, Op, Range, absent, unchanged
+from vxagent.store.schema import parse_name
 from vxagent.store.segments import Segments
 
 
@@ -39,38 +40,51 @@ class Cluster(Hosts, Segments, Bindings, Acks):
         SessionLost (all that change something, but `open`): nothing was changed; open another session.
     """
 
-    async def forget(self, host: str) -> None:
+    async def forget(self, host: str, drop: Collection[str] = ()) -> None:
         """Remove a dead host: its VTEP is free, and nothing is flooded to it any more.
 
-        When it fails on the way, some of its segments have been left already; ask again.
+        When it fails on the way, some of its ports and segments are gone already; ask again.
+
+        Args:
+            drop: ports of which the caller knows that they are the host's own, and end with it.
 
         Raises:
             NotFound: no such host.
-            Conflict: it is alive, or ports are bound to it; evacuate them first.
+            Conflict: it is alive, as this one is; or other ports are bound to it, or on their way there.
         """
         keys = self._keys
-        dead = absent(keys.live(host))
         known, alive = await self._read(Range(keys.host(host)), Range(keys.live(host)))
         if alive:
             raise Conflict(f"host {host} is alive", "stop its agent first")
         if not known:
             raise NotFound("host", host)
-        bound = [binding.id for binding in await self.bindings() if binding.owner == host]
-        if bound:
-            raise Conflict(
-                f"{len(bound)} ports are bound on host {host}, {bound[0]} among them",
-                f"`vxagent host evacuate {host}` first",
-            )
+        bindings = await self.bindings()
+        _check_left_alone(host, [binding for binding in bindings if binding.id not in drop])
+        for binding in bindings:
+            if binding.owner == host:
+                await self.drop(binding.id, host)
+        await self._leave_all(host, (absent(keys.live(host)),))
+        await self._remove(host, known[0])
+
+    async def _leave_all(self, host: str, dead: tuple[Compare, ...]) -> None:
+        """A dead host has no segment any more, and bridges none, also where it was none of those that have it."""
+        keys = self._keys
         for kv in (await self._kv.range(keys.all("has"))).found:
-            segment, holder = keys.words(kv.key)[1:]
-            if holder == host:
-                await self._leave(segment, host, (dead,))
-        compares = (dead, unchanged(keys.host(host), known[0].mod_revision))
-        old = parse(keys, known[0])
-        ops: list[Op] = [Delete(Range(keys.host(host)))]
-        if isinstance(old, ClusterHost) and old.vtep is not None:
-            ops.append(Delete(Range(keys.vtep(old.vtep))))
-        if not (await self._change(compares, tuple(ops))).succeeded:
+            match keys.words(kv.key)[1:]:
+                case [segment, holder] if holder == host:
+                    await self._leave(segment, host, dead)
+        for kv in (await self._kv.range(keys.all("bridge"))).found:
+            if self._bridged_by([kv], host):
+                compares = (*dead, unchanged(kv.key, kv.mod_revision))
+                await self._change(compares, (Delete(Range(kv.key)),))  # or somebody else bridges it by now
+
+    async def _remove(self, host: str, known: KeyValue) -> None:
+        keys = self._keys
+        compares = (absent(keys.live(host)), unchanged(keys.host(host), known.mod_revision))
+        vteps = [kv.key for kv in (await self._kv.range(keys.all("vtep"))).found if parse_name((kv,)) == host]
+        ops: list[Op] = [Delete(Range(key)) for key in (keys.host(host), *vteps)]
+        changed = await self._change(compares, tuple(ops))
+        if not changed.succeeded and any(changed.found):  # and else it was done, and that answer did not come
             raise Conflict(f"host {host} is back", "it is left as it is")
 
     async def snapshot(self, segments: Iterable[str]) -> Snapshot:
@@ -91,3 +105,19 @@ class Cluster(Hosts, Segments, Bindings, Acks):
             known: what the caller knows already, such as from before its start.
         """
         return Follower(self._kv, self._name, segments, known)
+
+
+def _check_left_alone(host: str, bindings: list[Binding]) -> None:
+    """Refuse while ports count on a host. Raises Conflict."""
+    bound = [binding.id for binding in bindings if binding.owner == host]
+    if bound:
+        raise Conflict(
+            f"{len(bound)} ports are bound on host {host}, {bound[0]} among them",
+            f"`vxagent host evacuate {host}` first",
+        )
+    coming = next((binding for binding in bindings if binding.next == host), None)
+    if coming is not None:
+        raise Conflict(
+            f"port {coming.id} is on its way to host {host}",
+            f"`vxagent migrate cancel {coming.id}` on host {coming.owner}, or evacuate that if it is dead, too",
+        )

@@ -97,7 +97,8 @@ class Hosts(UnderSession):
         if taken and taken[0] and holder != me.host:
             raise Conflict(
                 f"VTEP {me.vtep} is host {holder}'s in cluster {self._name}",
-                f"give this host another one, or let the cluster forget host {holder} if it is gone for good",
+                f"give this host another one or, if host {holder} is gone for good, have a connected one do "
+                f"`vxagent host forget {holder}`",
             )
         if not alive:
             return None

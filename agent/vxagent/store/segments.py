@@ -183,5 +183,5 @@ def _differs(old: ClusterSegment, new: ClusterSegment, hosts: list[str]) -> Conf
     more = f" and {len(hosts) - _SHOWN} more" if len(hosts) > _SHOWN else ""
     return Conflict(
         f"segment {old.name} has {has} on {', '.join(hosts[:_SHOWN])}{more}, not {wants}",
-        "make it the same here, or give it another name",
+        "make it the same here, give it another name, or `vxagent host forget` a host that is gone for good",
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vxagent_cli.command import AsJson, agent, given, group, say, show_list
+from vxagent_cli.command import AsJson, WrongUsage, agent, given, group, say, show_list
 from vxagent_cli.render import column
 
 hosts = group("The hosts of the cluster.")
@@ -27,6 +27,7 @@ BINDING_COLUMNS = (
 MIGRATION_COLUMNS = tuple(column(name) for name in ("port", "role", "owner", "next", "phase", "state"))
 
 Port = Annotated[str, typer.Argument(metavar="PORT", help="The port's id.")]
+DeadHost = Annotated[str, typer.Argument(metavar="HOST", help="The dead host's name.")]
 
 
 @hosts.command("list")
@@ -37,14 +38,33 @@ def list_hosts(ctx: typer.Context, as_json: AsJson = False) -> None:
 
 @hosts.command("evacuate")
 def evacuate(
-    ctx: typer.Context, host: Annotated[str, typer.Argument(metavar="HOST", help="The dead host's name.")]
+    ctx: typer.Context,
+    host: DeadHost,
+    ifname: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ifname", metavar="PORT=IFNAME", help="A port's device here, if not as there; may be given several times."
+        ),
+    ] = None,
 ) -> None:
-    """Take all ports of a dead host here. That its VMs are dead too, its fencing has to see to."""
-    answer = agent(ctx).change("POST", "v1", "hosts", host, "evacuate")
+    """Take the ports of a dead host here. That its VMs are dead too, its fencing has to see to."""
+    body = {"ifnames": _ifnames(ifname)} if ifname else None
+    answer = agent(ctx).change("POST", "v1", "hosts", host, "evacuate", body=body)
     for port in answer["ports"]:
         print(f"port {port} is here now")
-    if not answer["ports"]:
+    for port in answer["left"]:
+        print(f"port {port} stays host {host}'s own, until `vxagent host forget {host}`")
+    if not answer["ports"] and not answer["left"]:
         print(f"no port was bound on host {host}")
+
+
+@hosts.command("forget")
+def forget(ctx: typer.Context, host: DeadHost) -> None:
+    """Have the cluster forget a dead host that is gone for good, with its VTEP, segments and internal ports."""
+    answer = agent(ctx).change("POST", "v1", "hosts", host, "forget")
+    for port in answer["ports"]:
+        print(f"port {port}, host {host}'s own, is gone")
+    print(f"host {host} is forgotten")
 
 
 @bindings.command("list")
@@ -91,3 +111,16 @@ def cancel(ctx: typer.Context, port: Port) -> None:
 def status(ctx: typer.Context, as_json: AsJson = False) -> None:
     """List the ports of this host that are on their way."""
     show_list(ctx, MIGRATION_COLUMNS, "v1", "migrations", as_json=as_json)
+
+
+def _ifnames(given: list[str]) -> dict[str, str]:
+    """Port → device. Raises WrongUsage."""
+    found: dict[str, str] = {}
+    for text in given:
+        port, _, ifname = text.partition("=")
+        if not port or not ifname:
+            raise WrongUsage(f"--ifname {text}: must be PORT=IFNAME such as vm7=vnet3")
+        if port in found:
+            raise WrongUsage(f"--ifname names port {port} twice")
+        found[port] = ifname
+    return found
