@@ -19,7 +19,7 @@ from vxagent.runtime.host import check_host
 from vxagent.runtime.rundir import Options, RunDir
 
 if TYPE_CHECKING:
-    from vxagent.runtime.doctor import Finding
+    from vxagent.runtime.findings import Finding
 
 __all__ = ["Options", "doctor_without_agent", "down_without_agent", "run", "run_detached"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from support.clustered import Clustered, eventually
-from support.fleet import UNDERLAY, one_cpu
+from support.fleet import UNDERLAY, Host, one_cpu
 from support.hearing import frame
 from support.vxlan import read_packet
 from vxagent.lab.frames import BROADCAST
@@ -18,12 +18,13 @@ from vxagent.lab.traffic import send_frames
 from vxagent.lab.vm import NIC, VethVm
 from vxagent.lab.waiting import wait_until
 
+SAID = "host host2 of the cluster is silent: nothing is flooded to it until it is back; its ports stay its own"
 GIVEN_UP_S = 100.0  # a session has to end, 15 s, 30 s to go by, and somebody to be asked in vain
 
 
 @pytest.mark.timeout(240)
 def test_nothing_is_flooded_to_a_host_that_is_dead_until_it_is_back(fleet: Clustered) -> None:
-    _, two, three = fleet.hosts
+    one, two, three = fleet.hosts
     segment = fleet.new_segment()
     a, b, c = (host.veth(host.unique("v"), segment) for host in fleet.hosts)
     with fleet.underlay.sniff("h1") as sniffer:
@@ -35,12 +36,20 @@ def test_nothing_is_flooded_to_a_host_that_is_dead_until_it_is_back(fleet: Clust
                 lambda: two.vtep not in flooded_to(a, sniffer, three.vtep), within=GIVEN_UP_S, what="it is given up"
             )
             assert fleet.stored.read(f"port/{b.port}")["owner"] == two.name
+            assert silent(one) == ["host2"]
+            assert [row["what"] for row in one.client.get("v1", "doctor") if "host2" in row["what"]] == [SAID]
         finally:
             two.switch.ip("link", "set", UNDERLAY, "up")
             two.agent.up()
         fleet.connected()
         eventually(lambda: two.vtep in flooded_to(a, sniffer, three.vtep), "it is flooded to again")
+    assert silent(one) == []
     assert [len(copies) for copies in fleet.hear(a, frame(BROADCAST, a.mac), b, c)] == [1, 1]
+
+
+def silent(host: Host) -> list[str]:
+    """Those that do not answer it."""
+    return [row["host"] for row in host.client.get("v1", "hosts") if row["silent"]]
 
 
 def flooded_to(vm: VethVm, sniffer: Sniffer, sure: str) -> set[str]:

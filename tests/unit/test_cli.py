@@ -19,7 +19,7 @@ from support.agents import ServedHost
 from vxagent.core.tables import Origin
 from vxagent.datapath.abi import Reason
 from vxagent.datapath.base import Drop, FdbEntry
-from vxagent.runtime.doctor import Finding, Level
+from vxagent.runtime.findings import Finding, Level
 from vxagent.runtime.rundir import Options
 from vxagent_cli.__main__ import main as console_script
 from vxagent_cli.app import run

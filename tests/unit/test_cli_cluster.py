@@ -6,6 +6,7 @@ hv2/veth2: vm7      hv2/mgmt0: hv2 itself      hv1/veth2: vm1      hv1/tap1: fre
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,28 @@ def test_a_dead_host_is_evacuated_and_forgotten(vxagent: Vxagent) -> None:
     assert vxagent("host forget hv2") == (0, ["port mgmt0, host hv2's own, is gone", "host hv2 is forgotten"])
     assert vxagent("host forget hv2") == (1, ["vxagent: no host hv2; see `vxagent host list`"])
     assert vxagent("host evacuate hv2") == (1, ["vxagent: no host hv2; see `vxagent host list`"])
+
+
+def test_a_silent_host_is_listed_as_such(vxagent: Vxagent) -> None:
+    def rows() -> list[dict[str, object]]:
+        code, lines = vxagent("host list --json")
+        assert code == 0
+        found: list[dict[str, object]] = json.loads("\n".join(lines))
+        return found
+
+    wait_until(lambda: rows()[1]["silent"], what="hv2 is taken for silent")
+    assert rows() == [
+        {"host": "hv1", "vtep": "192.0.2.1", "live": True, "silent": False, "ports": 1},
+        {"host": "hv2", "vtep": "192.0.2.2", "live": False, "silent": True, "ports": 2},
+    ]
+    assert [line.split() for line in vxagent("host list")[1]] == [
+        ["HOST", "VTEP", "LIVE", "SILENT", "PORTS"],
+        ["hv1", "192.0.2.1", "yes", "no", "1"],
+        ["hv2", "192.0.2.2", "no", "yes", "2"],
+    ]
+    said = [line for line in vxagent("doctor")[1] if "hv2" in line]
+    assert len(said) == 1
+    assert said[0].startswith("warn  host hv2 of the cluster is silent: nothing is flooded to it until it is back; its")
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,15 @@ from vxagent.model.device import Device
 from vxagent.model.port import Hook, Mode, Port, Uplink
 from vxagent.model.segment import Segment
 from vxagent.netlink.base import Inspection
+from vxagent.runtime.cluster_doctor import LINES, ClusterFacts
 from vxagent.runtime.doctor import (
     RESTLESS_LINES,
-    UNREADABLE_LINES,
-    Finding,
     HostFacts,
-    Level,
     SwitchFacts,
     judge_host,
     judge_switch,
 )
+from vxagent.runtime.findings import Finding, Level
 
 FIT = HostFacts(release="6.18.0")
 BLUE = Segment(name="blue", tenant="acme", vlan=10)
@@ -50,6 +49,11 @@ def switch(*devices: Device, seen: tuple[Device, ...] = (), at: Hook = Hook.AUTO
     state = switch.state.copy()
     state.devices = {device.ifname: device for device in devices}
     return state
+
+
+def judge_with(cluster: ClusterFacts) -> list[tuple[Level, str, str]]:
+    """The same, of a switch that is fine."""
+    return bad(list(judge_switch(SwitchFacts(state=switch(TAP, ETH), cluster=cluster))))
 
 
 def judge(state: State, refused: str = "", **inspections: Inspection) -> list[tuple[Level, str, str]]:
@@ -159,13 +163,33 @@ def test_what_drifts_again_and_again_is_said_what_may_leak_first() -> None:
 
 
 def test_keys_of_the_cluster_that_cannot_be_read_are_named() -> None:
-    keys = [Problem(key=f"/vxagent/v1/prod/host/hv{n}", why="no JSON") for n in range(UNREADABLE_LINES + 2)]
-    found = bad(list(judge_switch(SwitchFacts(state=switch(TAP, ETH), unreadable=keys))))
-    assert [level for level, _, _ in found] == [Level.WARN] * (UNREADABLE_LINES + 1)
+    keys = [Problem(key=f"/vxagent/v1/prod/host/hv{n}", why="no JSON") for n in range(LINES + 2)]
+    found = judge_with(ClusterFacts(unreadable=keys))
+    assert [level for level, _, _ in found] == [Level.WARN] * (LINES + 1)
     assert [what for _, what, _ in (found[0], found[-1])] == [
         "/vxagent/v1/prod/host/hv0 in the cluster cannot be read: no JSON",
         "2 more keys of the cluster cannot be read",
     ]
+
+
+def test_hosts_of_the_cluster_that_are_silent_are_named() -> None:
+    found = judge_with(ClusterFacts(silent=[f"hv{n}" for n in range(LINES + 1)]))
+    assert [level for level, _, _ in found] == [Level.WARN] * (LINES + 1)
+    assert [what for _, what, _ in (found[0], found[-1])] == [
+        "host hv0 of the cluster is silent: nothing is flooded to it until it is back; its ports stay its own",
+        "1 more hosts of the cluster are silent",
+    ]
+    assert "`vxagent host evacuate hv0`, and if it is gone for good, `vxagent host forget hv0`" in found[0][2]
+
+
+def test_a_cluster_that_does_not_answer_is_said_to_be_so() -> None:
+    [(level, what, mend)] = judge_with(ClusterFacts(away="the cluster does not answer (no member does)"))
+    assert (level, what) == (
+        Level.WARN,
+        "the cluster does not answer (no member does): what is attached goes on; "
+        "what needs the other hosts' consent is refused",
+    )
+    assert "endpoints in vxagent.toml" in mend
 
 
 def test_programs_of_others_are_named() -> None:

@@ -1,4 +1,4 @@
-"""Hosts that are dead: they are forgotten, and register anew when they come back.
+"""Hosts that are dead or silent: they are listed as such, forgotten, and register anew when they come back.
 
 hv1/tap0: vm7      hv1/mgmt0: hv1 itself      hv2 looks on, and has the segment red, too
 """
@@ -15,6 +15,7 @@ from vxagent.errors import ClusterAway, Conflict, NotFound
 from vxagent.model.port import Mode, PortState, Uplink
 from vxagent.protocol.answers import HostView
 from vxagent.runtime.cluster_api import forget_host, list_hosts
+from vxagent.runtime.cluster_doctor import ClusterFacts, gather_cluster
 from vxagent.runtime.membership import Connection
 
 KINDS = ("host", "vtep", "live", "segment", "vni", "vlan", "has", "bridge", "port", "fdb", "mac", "ip", "carry")
@@ -153,3 +154,38 @@ async def test_a_host_that_comes_back_after_it_was_forgotten_registers_anew(rest
         await until(lambda: b.fdb(MAC8) == "vtep/192.0.2.1")
         assert a.port_state("mgmt0") in (PortState.UP, PortState.PENDING)
         assert b.state.remote.peers["hv1"].segments == {"blue"}
+
+
+# Silence
+
+
+async def test_a_host_that_is_silent_is_listed_as_such_and_the_doctor_names_it() -> None:
+    async with two() as hosts:
+        a, b = hosts.all
+        assert [(view.host, view.live, view.silent) for view in await listed(b)] == [
+            ("hv1", True, False),
+            ("hv2", True, False),
+        ]
+        assert gather_cluster(b.membership, b.state) == ClusterFacts()
+        await a.stop()
+        hosts.lose_session(a)
+        await until(lambda: b.state.remote.peers["hv1"].silent)
+        assert [(view.host, view.live, view.silent) for view in await listed(b)] == [
+            ("hv1", False, True),
+            ("hv2", True, False),
+        ]
+        assert gather_cluster(b.membership, b.state) == ClusterFacts(silent=("hv1",))
+        await a.start()
+        await until(lambda: gather_cluster(b.membership, b.state) == ClusterFacts())
+
+
+async def test_the_doctor_says_that_the_cluster_does_not_answer() -> None:
+    async with two() as hosts:
+        _, b = hosts.all
+        b.away = True
+        await until(lambda: b.membership.connection is Connection.DISCONNECTED)
+        await until(lambda: "told to be away" in gather_cluster(b.membership, b.state).away)
+        assert (
+            gather_cluster(b.membership, b.state).away == "the cluster does not answer (the fake was told to be away)"
+        )
+        assert gather_cluster(None, b.state) == ClusterFacts()

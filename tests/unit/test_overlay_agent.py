@@ -45,7 +45,8 @@ from vxagent.netlink.base import Inspection
 from vxagent.protocol.answers import GroupView, OverlayView
 from vxagent.runtime import views
 from vxagent.runtime.config import Config
-from vxagent.runtime.doctor import Level, SwitchFacts, judge_switch
+from vxagent.runtime.doctor import SwitchFacts, judge_switch
+from vxagent.runtime.findings import Level
 from vxagent.runtime.journal import describe
 from vxagent.runtime.loop import Agent
 from vxagent.runtime.metrics import create_metrics_app

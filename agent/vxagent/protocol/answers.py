@@ -57,11 +57,19 @@ class OverlayView(Answer):
 
 
 class HostView(Answer):
-    """A host of the cluster. ports: how many are bound to it."""
+    """A host of the cluster.
+
+    Attributes:
+        live: the engine hears of its agent.
+        silent: this host has not heard of it for long, asked its VTEP in vain, and floods nothing to it. Another host
+            may see it otherwise.
+        ports: how many are bound to it.
+    """
 
     host: str
     vtep: str | None
     live: bool
+    silent: bool
     ports: int
 
 

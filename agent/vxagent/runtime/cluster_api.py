@@ -38,7 +38,12 @@ async def list_hosts(agent: Agent) -> Rows[HostView]:
     cluster = _membership(agent).cluster
     ports = Counter(binding.owner for binding in await cluster.bindings())
     hosts = sorted(await cluster.hosts(), key=lambda pair: pair[0].host)
-    views = [HostView(host=h.host, vtep=h.vtep, live=live is not None, ports=ports[h.host]) for h, live in hosts]
+    peers = agent.switch.state.remote.peers
+    silent = {name for name, peer in peers.items() if peer.silent}
+    views = [
+        HostView(host=h.host, vtep=h.vtep, live=live is not None, silent=h.host in silent, ports=ports[h.host])
+        for h, live in hosts
+    ]
     return Rows(lambda: [views])
 
 

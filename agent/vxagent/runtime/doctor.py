@@ -9,7 +9,6 @@ import ipaddress
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,35 +19,19 @@ from vxagent.core.patience import Restless
 from vxagent.core.state import State
 from vxagent.datapath import bpf, bpf_link, bpffs, bytecode, source, toolchain
 from vxagent.errors import HostError
-from vxagent.model.cluster import Problem
 from vxagent.model.device import Device
 from vxagent.model.port import Hook, PortState
 from vxagent.netlink.base import Inspection
+from vxagent.runtime.cluster_doctor import ClusterFacts, gather_cluster, judge_cluster
 from vxagent.runtime.config import LOOPBACK
+from vxagent.runtime.findings import Finding, Level
 from vxagent.runtime.follower import device_names
 
 if TYPE_CHECKING:
     from vxagent.runtime.loop import Agent
 
-RESTLESS_LINES = UNREADABLE_LINES = 10
+RESTLESS_LINES = 10
 _PROC_SYS = Path("/proc/sys")
-
-
-class Level(StrEnum):
-    """How bad a finding is. `warn`: it works, but not as somebody may think; `bad`: frames are lost or leak."""
-
-    OK = "ok"
-    WARN = "warn"
-    BAD = "bad"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One line of `vxagent doctor`; `mend` is what to do, "" where nothing is."""
-
-    level: Level
-    what: str
-    mend: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +68,7 @@ class HostFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchFacts:
     """A switch and its devices; `inspections` and `foreign` (tcx programs of others) by ifindex, `xdp_refused` by port
-    handle, `metrics` where they are served over TCP, `restless` what drifts again and again, by kind and name,
-    `unreadable` keys of the cluster."""
+    handle, `metrics` where they are served over TCP, `restless` what drifts again and again, by kind and name."""
 
     state: State
     inspections: Mapping[int, Inspection] = field(default_factory=dict)
@@ -94,7 +76,7 @@ class SwitchFacts:
     foreign: Mapping[int, list[int]] = field(default_factory=dict)
     metrics: tuple[str, int] | None = None
     restless: Sequence[Restless] = ()
-    unreadable: Sequence[Problem] = ()
+    cluster: ClusterFacts = ClusterFacts()  # noqa: RUF009  # frozen
 
 
 def examine(agent: Agent | None = None) -> list[Finding]:
@@ -154,7 +136,7 @@ def gather_switch(agent: Agent) -> SwitchFacts:
         foreign=agent.datapath.foreign(inspections),
         metrics=agent.config.metrics_listen,
         restless=agent.auditor.restless(),
-        unreadable=() if agent.membership is None else agent.membership.unreadable,
+        cluster=gather_cluster(agent.membership, state),
     )
 
 
@@ -221,7 +203,7 @@ def judge_switch(facts: SwitchFacts) -> Iterator[Finding]:
         *_judge_overlay(facts),
         *_judge_metrics(facts),
         *_judge_restless(facts),
-        *_judge_unreadable(facts),
+        *judge_cluster(facts.cluster),
     ]
     yield from findings
     if not findings:
@@ -303,17 +285,6 @@ def _judge_restless(facts: SwitchFacts) -> Iterator[Finding]:
         yield Finding(level=level, what=f"{what}; last seen {one.seen_s:.0f} s ago", mend=mend)
     if len(worst) > RESTLESS_LINES:
         what = f"{len(worst) - RESTLESS_LINES} more things drift again and again"
-        yield Finding(level=Level.WARN, what=what, mend=mend)
-
-
-def _judge_unreadable(facts: SwitchFacts) -> Iterator[Finding]:
-    """What somebody else, or another version, has written into the engine."""
-    mend = "mend or remove it, or use one version on all hosts; until then it counts as not being there"
-    for problem in facts.unreadable[:UNREADABLE_LINES]:
-        what = f"{problem.key} in the cluster cannot be read: {problem.why}"
-        yield Finding(level=Level.WARN, what=what, mend=mend)
-    if len(facts.unreadable) > UNREADABLE_LINES:
-        what = f"{len(facts.unreadable) - UNREADABLE_LINES} more keys of the cluster cannot be read"
         yield Finding(level=Level.WARN, what=what, mend=mend)
 
 

@@ -13,7 +13,13 @@ hosts = group("The hosts of the cluster.")
 bindings = group("Bindings: on which host each port of the cluster runs.")
 migrate = group("Live migration of a port's VM from one host to another.")
 
-HOST_COLUMNS = (column("host"), column("vtep"), column("live"), column("ports", number=True))
+HOST_COLUMNS = (
+    column("host"),
+    column("vtep"),
+    column("live"),
+    column("silent"),
+    column("ports", number=True),
+)
 BINDING_COLUMNS = (
     column("port"),
     column("segments"),
@@ -32,7 +38,7 @@ DeadHost = Annotated[str, typer.Argument(metavar="HOST", help="The dead host's n
 
 @hosts.command("list")
 def list_hosts(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """List the hosts, alive or not."""
+    """List the hosts, alive or not. A silent one does not answer this host, which floods nothing to it."""
     show_list(ctx, HOST_COLUMNS, "v1", "hosts", as_json=as_json)
 
 
