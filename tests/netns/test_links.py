@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import statistics
 import struct
@@ -12,11 +13,14 @@ from dataclasses import replace
 
 import pytest
 
-from vxagent.core.effects import InternalPair, MakeInternal, RemoveInternal, SetDevice
+from vxagent.core.effects import InternalPair, MakeInternal, RemoveInternal, SetDevice, SetQueue
 from vxagent.datapath.bpf_prog import Program, ProgSpec, ProgType
 from vxagent.errors import HostError
+from vxagent.lab.frames import BROADCAST, EXPERIMENTAL, ethernet
 from vxagent.lab.namespaces import CommandFailed, Namespace
-from vxagent.lab.tap import open_tap
+from vxagent.lab.pump import VNET_HDR
+from vxagent.lab.tap import open_tap, take
+from vxagent.lab.traffic import send_frames
 from vxagent.lab.waiting import wait_until
 from vxagent.lab.world import World
 from vxagent.model.device import Device
@@ -210,6 +214,38 @@ def test_a_device_that_is_gone_or_renamed_is_left_alone(switch: Namespace, links
     assert flags(get(links, "v2")) == {"up": False, "arp": True, "ipv6": True, "promisc": False}
     switch.ip("link", "delete", "v2")
     links.set_device(SetDevice(ifindex=ifindex, ifname="v2", up=True))
+
+
+# Queues
+
+
+def test_a_taps_queue_is_read_told_and_set_and_keeps_what_it_has(
+    switch: Namespace, links: NetlinkLinks, events: Events
+) -> None:
+    tap = open_tap(switch, "t0")
+    try:
+        switch.ip("link", "set", "t0", "txqueuelen", "500", "up")
+        device = events.device("t0", lambda device: device.txqueuelen == 500 and device.carrier)
+        sent = [ethernet(BROADCAST, device.mac, EXPERIMENTAL, bytes([number]) * 50) for number in range(3)]
+        send_frames(switch, "t0", *sent)
+        effect = SetQueue(ifindex=device.ifindex, ifname="t0", frames=16_384, old=500)
+        links.set_queue(effect)
+        events.device("t0", lambda device: device.txqueuelen == 16_384)
+        assert get(links, "t0").txqueuelen == 16_384
+        links.set_queue(replace(effect, frames=500, old=16_384))
+        assert get(links, "t0").txqueuelen == 500
+        assert [frame for frame in (one[VNET_HDR.size :] for one in take(tap)) if frame in sent] == sent
+    finally:
+        os.close(tap)
+
+
+def test_the_queue_of_a_device_that_is_gone_or_renamed_is_left_alone(switch: Namespace, links: NetlinkLinks) -> None:
+    switch.ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+    ifindex = get(links, "v0").ifindex
+    links.set_queue(SetQueue(ifindex=ifindex, ifname="v2", frames=5000, old=1000))
+    assert get(links, "v0").txqueuelen == 1000
+    switch.ip("link", "delete", "v0")
+    links.set_queue(SetQueue(ifindex=ifindex, ifname="v0", frames=5000, old=1000))
 
 
 # Offloads

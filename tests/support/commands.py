@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vxagent.core.document import Contents
 from vxagent.core.switch import Draft
+from vxagent.model.binding import Phase, Projection
 from vxagent.model.device import Device
 from vxagent.model.fdb import StaticEntry
 from vxagent.model.port import Hook, Mode, Port, Uplink
@@ -72,6 +73,13 @@ def _set(port: str, **fields: object) -> Callable[[Draft], object]:
     return lambda d: d.set_port(port, **fields)
 
 
+def _await_a_vm(draft: Draft) -> object:
+    """It is on another host, whose VTEP is not known."""
+    told = Projection(segment="blue", port="tap4", owner="hv2", next="hv1", phase=Phase.PREPARED)
+    draft.cluster_says(replace(draft.state.remote, on=True, told={("blue", "tap4"): told}))
+    return draft.attach_port(Port(id="tap4", ifname="tap4", segment="blue", macs=("02:00:00:00:00:04",)))
+
+
 def _apply(draft: Draft) -> object:
     ports = (
         Port(id="tap4", ifname="tap4", segment="red", ips=("10.0.0.4",)),
@@ -105,6 +113,7 @@ COMMANDS = (
         ),
     ),
     Command(name="attach a tap at tc alone", does=_attach(hook=Hook.TC)),
+    Command(name="await a VM", does=_await_a_vm),
     Command(name="attach a veth", does=_attach(ifname="veth3", segment="evil")),
     Command(
         name="attach a trunk",

@@ -81,6 +81,7 @@ def _device(lan: Lan, row: dict[str, Any]) -> dict[str, Any]:
         "asked for": row.get("promiscuity", 0),
         "mac": "any" if ifname.startswith(_FAR_END) else row["address"],
         "mtu": row["mtu"],
+        "txqueuelen": row["txqlen"],
         "qdisc": lan.switch.run("tc", "qdisc", "show", "dev", ifname, "clsact").stdout.count("clsact"),
         "filters": filters.count('"vxagent"'),
         "tcx": len(tcx.program_ids(row["ifindex"])),

@@ -20,6 +20,7 @@ from vxagent.core.effects import (
     RemoveInternal,
     Save,
     SetDevice,
+    SetQueue,
     SetXdp,
     Xdp,
 )
@@ -38,6 +39,7 @@ CHANGE: tuple[Effect, ...] = (
     MakeInternal(pair=PAIR),
     MakeInternal(pair=replace(PAIR, mtu=9000), old=PAIR),
     SetDevice(ifindex=7, ifname="tap0", arp=False, ipv6=False, undo=(None, True, True, None, None)),
+    SetQueue(ifindex=7, ifname="tap0", frames=5000, old=1000),
     PutRow(table=Table.SETTINGS, key=0, row=SettingsRow(ageing_ns=5), old=SettingsRow(ageing_ns=3)),
     PutRow(table=Table.DEVICES, key=7, row=DeviceRow(ifindex=7, port=1)),
     Attach(handle=1, ifindex=7, ifname="tap0"),
@@ -115,7 +117,7 @@ def test_an_undo_that_fails_is_logged_and_the_rest_is_undone(caplog: pytest.LogC
     host = Host()
     before = host.snapshot()
     host.datapath.missing.add(7)  # the attachment fails
-    host.links.fail_at = 4  # and after making, changing and setting so does setting back
+    host.links.fail_at = 6  # and after making, changing, setting twice and setting back so does setting back again
     with caplog.at_level(logging.ERROR), pytest.raises(HostError, match="device tap0 is gone"):
         host.executor.run(CHANGE)
     assert "cannot undo SetDevice" in caplog.text

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from vxagent.core.effects import InternalPair, MakeInternal, RemoveInternal, SetDevice
+from vxagent.core.effects import InternalPair, MakeInternal, RemoveInternal, SetDevice, SetQueue
 from vxagent.errors import HostError
 from vxagent.model.device import Device
 from vxagent.netlink.base import LinkChange
@@ -42,10 +42,19 @@ def test_set_device_sets_what_is_asked_for() -> None:
     assert links.by_name["tap0"] == replace(device, rxvlan=True)
 
 
+def test_set_queue_sets_what_is_asked_for() -> None:
+    links, told = watched(TAP)
+    links.set_queue(SetQueue(ifindex=7, ifname="tap0", frames=5000, old=1000))
+    assert links.by_name["tap0"] == replace(TAP, txqueuelen=5000)
+    assert len(told) == 1
+
+
 def test_a_device_that_is_gone_or_renamed_is_left_alone() -> None:
     links, told = watched(TAP)
     links.set_device(SetDevice(ifindex=8, ifname="tap0", up=False))
     links.set_device(SetDevice(ifindex=7, ifname="tap1", up=False))
+    links.set_queue(SetQueue(ifindex=8, ifname="tap0", frames=5000, old=1000))
+    links.set_queue(SetQueue(ifindex=7, ifname="tap1", frames=5000, old=1000))
     assert links.devices() == [TAP]
     assert told == []
 

@@ -112,6 +112,17 @@ class SetDevice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetQueue:
+    """Have a device keep so many frames for who reads it; a device that is gone is no failure. What does not fit into a
+    shorter queue is lost. `old`: how many it kept before."""
+
+    ifindex: int
+    ifname: str
+    frames: int
+    old: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attach:
     """Run the switch's program on a device, for the port with this handle. Attached already: replace it.
 
@@ -239,6 +250,7 @@ Effect = (
     | MakeInternal
     | RemoveInternal
     | SetDevice
+    | SetQueue
     | Attach
     | Detach
     | SetXdp
@@ -284,6 +296,8 @@ def inverse(effect: Effect) -> Effect | None:  # noqa: PLR0911  # one row for ea
                 rxvlan=rxvlan,
                 undo=(effect.up, effect.arp, effect.ipv6, effect.promisc, effect.rxvlan),
             )
+        case SetQueue(frames=frames, old=old):
+            return replace(effect, frames=old, old=frames)
         case Attach(handle=handle, ifindex=ifindex, ifname=ifname, again=False):
             return Detach(handle=handle, ifindex=ifindex, ifname=ifname)
         case Detach(handle=handle, ifindex=ifindex, ifname=ifname):

@@ -15,7 +15,6 @@ from vxagent.model.device import Device
 from vxagent.model.port import Hook
 
 _HARDWARE = ""  # the kind of a device that a driver made, not `ip link add`
-_TAP = "tun"
 _UNSEEN = "the agent cannot see; give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
 
 
@@ -42,11 +41,11 @@ def choose(state: State, name: str, device: Device) -> Choice:
 
 def _obstacle(device: Device) -> str:
     """Why XDP must not run on it, or would cost more than it saves."""
-    if device.kind not in (_TAP, _HARDWARE):
+    if device.kind != _HARDWARE and not device.is_tap:
         return f"a device of kind {device.kind}: tc is the faster hook there"
     obstacles = (
         (
-            device.kind == _TAP and device.queues > 1,
+            device.is_tap and device.queues > 1,
             "a tap of several queues, of which XDP and tc choose differently",
         ),
         (device.vhost, "a VM with vhost-net, where frames that XDP finishes would overtake others"),
@@ -61,4 +60,4 @@ def _receives(state: State, name: str, device: Device) -> bool:
     """Whether XDP on other devices may send to it. There, what is too long for it or finds nobody would be lost without
     being counted; tc has a counter for both."""
     mtu = max((state.segments[segment].mtu for segment, _ in state.ports[name].memberships), default=0)
-    return device.kind == _TAP and device.queues == 1 and device.up and device.carrier and device.mtu >= mtu
+    return device.is_tap and device.queues == 1 and device.up and device.carrier and device.mtu >= mtu

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vxagent.core import queues
 from vxagent.core.compile import device_of, rows_of
 from vxagent.core.effects import (
     Attach,
@@ -23,6 +24,7 @@ from vxagent.core.effects import (
     RemoveInternal,
     Save,
     SetDevice,
+    SetQueue,
     SetXdp,
     Xdp,
 )
@@ -137,7 +139,8 @@ class _Planner:
     def _unfinished(self, consequences: list[Effect]) -> Document | None:
         """What a start has to know of this plan if the agent dies in it, beside what it sees."""
         taken = [effect for effect in (*self.attached, *self.attached_xdp) if isinstance(effect, SetDevice)]
-        here = (*self.detached, *self.restored, *self.removed, *consequences, *taken)
+        lengthened = [effect for effect in self.quiet if isinstance(effect, SetQueue)]
+        here = (*lengthened, *self.detached, *self.restored, *self.removed, *consequences, *taken)
         self.state.unfinished = ()
         return unfinished_document((*self.base.unfinished, *here))
 
@@ -233,6 +236,7 @@ class _Planner:
         elif device is not None and self._is_underlay_anew(name):
             self.attached_again.append(Attach(handle=handle, ifindex=device.ifindex, ifname=device.ifname, again=True))
         if target is not None:
+            self.quiet += queues.lengthen(self.state, name, self.state.devices[target[1]])
             self._bring_tags(name, self.state.devices[target[1]])
             choice = choose(self.state, name, self.state.devices[target[1]])
             self._set_xdp(self.attached_xdp, handle, target, choice.xdp)
@@ -305,6 +309,8 @@ class _Planner:
             if uplink and before.rxvlan and not device.rxvlan:
                 back["rxvlan"] = True
             self.restored.append(self._set(device, **back))
+            if not uplink:
+                self.restored += queues.put_back(self.state, before, device)
 
     def _put_back(self, name: str) -> None:
         """An agent died before the program ran on the device that it had begun to take."""

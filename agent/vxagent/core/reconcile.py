@@ -11,11 +11,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from vxagent.core import affected
-from vxagent.core.effects import Detach, Effect, Finish, RemoveInternal, SetDevice, SetXdp, Xdp
+from vxagent.core.effects import Detach, Effect, Finish, RemoveInternal, SetDevice, SetQueue, SetXdp, Xdp
 from vxagent.core.leases import restored
 from vxagent.core.neighbours import claims_of
 from vxagent.core.numbers import vtep_owner
 from vxagent.core.plan import Plan
+from vxagent.core.queues import WAITING_FRAMES
 from vxagent.core.state import State
 from vxagent.core.switch import Switch
 from vxagent.core.tables import PortMode, PortRow, Rows, Table
@@ -79,7 +80,7 @@ def reconcile(
     for segment, mac in state.fdb:
         draft.touched["fdb", f"{segment}/{mac}"] = None
     if not _were_there(rows):
-        _forget_offloads(state, devices)
+        _forget_settings(state, devices)
     draft.make_missing = True
     draft.links_read(devices)
     draft.set_ageing(ageing_s)
@@ -115,12 +116,15 @@ def _were_there(rows: Rows) -> bool:
     return any(table is Table.PORTS for table, _ in rows)
 
 
-def _forget_offloads(state: State, devices: Iterable[Device]) -> None:
-    """The machine was started anew: that an uplink takes tags out of frames is nobody's wish yet."""
+def _forget_settings(state: State, devices: Iterable[Device]) -> None:
+    """The machine was started anew: that an uplink takes tags out of frames, or that a tap keeps few, is nobody's wish
+    yet."""
     for device in devices:
         before = state.before.get(device.ifname)
         if device.rxvlan and before is not None and before.rxvlan:
             state.before[device.ifname] = replace(before, rxvlan=False)
+        elif before is not None and before.txqueuelen is not None and device.txqueuelen != WAITING_FRAMES:
+            state.before[device.ifname] = replace(before, txqueuelen=None)
 
 
 def _raises(effect: Effect) -> bool:
@@ -140,6 +144,8 @@ def seen_after(effects: Iterable[Effect], devices: Iterable[Device]) -> list[Dev
         if isinstance(effect, SetDevice) and (at := (effect.ifindex, effect.ifname)) in there:
             wanted = {name: getattr(effect, name) for name in ("up", "arp", "ipv6", "promisc", "rxvlan")}
             there[at] = replace(there[at], **{name: value for name, value in wanted.items() if value is not None})
+        elif isinstance(effect, SetQueue) and (at := (effect.ifindex, effect.ifname)) in there:
+            there[at] = replace(there[at], txqueuelen=effect.frames)
         elif isinstance(effect, RemoveInternal):
             gone = (effect.pair.ifname, effect.pair.peer)
             there = {at: device for at, device in there.items() if device.ifname not in gone}

@@ -44,6 +44,7 @@ class Before:
     """How a device was set before the switch took it; it is put back when the switch lets go.
 
     rxvlan: it was on, and the switch turned it off.
+    txqueuelen: it was so long, and the switch made it longer.
     """
 
     ifindex: int
@@ -51,6 +52,7 @@ class Before:
     ipv6: bool
     promisc: bool
     rxvlan: bool = False
+    txqueuelen: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from vxagent.core.effects import (
     InternalPair,
     RemoveInternal,
     SetDevice,
+    SetQueue,
 )
 
 UNFINISHED = ("unfinished", "")
@@ -37,6 +38,7 @@ _KINDS: dict[str, Callable[..., Effect]] = {
     "FlushFdb": FlushFdb,
     "RemoveInternal": lambda pair: RemoveInternal(pair=InternalPair(**pair)),
     "SetDevice": lambda undo, **fields: SetDevice(undo=tuple(undo), **fields),
+    "SetQueue": SetQueue,
 }
 
 

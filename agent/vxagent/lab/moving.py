@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import select
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from vxagent.lab.frames import announcement
 from vxagent.lab.namespaces import Namespace
-from vxagent.lab.pump import LARGEST, VNET_HDR
-from vxagent.lab.tap import Pump, open_tap
+from vxagent.lab.pump import VNET_HDR
+from vxagent.lab.tap import Pump, open_tap, take
 from vxagent.lab.vm import NIC, Endpoint
 from vxagent.lab.waiting import wait_until
 
@@ -78,7 +77,7 @@ class MovingVm(Endpoint):
         if self._next is not None:
             (tap, hypervisor), self._next = self._next, None
             hypervisor.stop()
-            held = _take(tap)
+            held = take(tap)
             self._close(tap)
         if self._hypervisor is None:
             self._hypervisor = Pump(("tap", self._outer), {"all": self._inner})
@@ -94,7 +93,7 @@ class MovingVm(Endpoint):
 
     def left_behind(self) -> int:
         """Take what has come for it, since it stands still, where it was; how many frames that was."""
-        return len(_take(self._outer if self._hypervisor is None else self._left))
+        return len(take(self._outer if self._hypervisor is None else self._left))
 
     def leave(self) -> None:
         """The device of the host where it was goes; it may have done so already."""
@@ -115,12 +114,3 @@ class MovingVm(Endpoint):
         if tap >= 0:
             os.close(tap)
         return -1
-
-
-def _take(tap: int) -> list[bytes]:
-    """All frames that wait there."""
-    found: list[bytes] = []
-    with suppress(BlockingIOError):
-        while frame := os.read(tap, LARGEST):
-            found.append(frame)
-    return found

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 from vxagent.lab import pump
 from vxagent.lab.namespaces import Namespace
@@ -62,6 +62,15 @@ def attach_tap(namespace: Namespace | None, ifname: str, flags: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def take(tap: int) -> list[bytes]:
+    """All frames that wait there, behind their headers."""
+    found: list[bytes] = []
+    with suppress(BlockingIOError):
+        while frame := os.read(tap, pump.LARGEST):
+            found.append(frame)
+    return found
 
 
 class Pump:

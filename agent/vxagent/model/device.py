@@ -21,6 +21,7 @@ class Device:
         vid: VID of a VLAN device, else 0.
         peer_elsewhere: a veth whose peer is in another namespace.
         queues: transmit queues.
+        txqueuelen: frames that it keeps; of a tap those in each queue that nobody has read yet.
         arp: ARP is on (no IFF_NOARP).
         ipv6: IPv6 is on (disable_ipv6 = 0).
         promisc: IFF_PROMISC was asked for.
@@ -43,6 +44,7 @@ class Device:
     vid: int = 0
     peer_elsewhere: bool = False
     queues: int = 1
+    txqueuelen: int = 1000
     arp: bool = True
     ipv6: bool = True
     promisc: bool = False
@@ -52,3 +54,8 @@ class Device:
     vhost: bool = False
     unseen: bool = False
     addresses: tuple[str, ...] = ()
+
+    @property
+    def is_tap(self) -> bool:
+        """Frames that go out by it are for a process to read."""
+        return self.kind == "tun"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from vxagent.core.effects import MakeInternal, RemoveInternal, SetDevice
+from vxagent.core.effects import MakeInternal, RemoveInternal, SetDevice, SetQueue
 from vxagent.model.device import Device
 
 
@@ -44,6 +44,9 @@ class Links(Protocol):
 
     def set_device(self, effect: SetDevice) -> None:
         """Set flags; a device that is gone or renamed is no failure."""
+
+    def set_queue(self, effect: SetQueue) -> None:
+        """Have it keep so many frames; a device that is gone or renamed is no failure."""
 
     def make_internal(self, effect: MakeInternal) -> None:
         """Make the veth pair; one that is there gets its MAC and MTU."""

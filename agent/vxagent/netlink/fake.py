@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from vxagent.core.effects import Effect, MakeInternal, RemoveInternal, SetDevice
+from vxagent.core.effects import Effect, MakeInternal, RemoveInternal, SetDevice, SetQueue
 from vxagent.errors import HostError
 from vxagent.model.device import Device
 from vxagent.netlink.base import Inspection, LinkChange
@@ -74,8 +74,8 @@ class FakeLinks:
     def set_device(self, effect: SetDevice) -> None:
         """Set flags."""
         self._begin(effect)
-        device = self.by_name.get(effect.ifname)
-        if device is None or device.ifindex != effect.ifindex:
+        device = self._named(effect)
+        if device is None:
             return
         self.put(
             replace(
@@ -87,6 +87,13 @@ class FakeLinks:
                 rxvlan=_chosen(effect.rxvlan, device.rxvlan),
             )
         )
+
+    def set_queue(self, effect: SetQueue) -> None:
+        """Have it keep so many frames."""
+        self._begin(effect)
+        device = self._named(effect)
+        if device is not None:
+            self.put(replace(device, txqueuelen=effect.frames))
 
     def make_internal(self, effect: MakeInternal) -> None:
         """Make the pair, or give it its MAC and MTU."""
@@ -141,6 +148,11 @@ class FakeLinks:
         """End."""
         self._notify = None
         self.closed = True
+
+    def _named(self, effect: SetDevice | SetQueue) -> Device | None:
+        """The device, unless it is gone or renamed."""
+        device = self.by_name.get(effect.ifname)
+        return device if device is not None and device.ifindex == effect.ifindex else None
 
     def _begin(self, effect: Effect) -> None:
         if self.fail_at:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vxagent import steps
-from vxagent.core.effects import InternalPair, MakeInternal, RemoveInternal, SetDevice
+from vxagent.core.effects import InternalPair, MakeInternal, RemoveInternal, SetDevice, SetQueue
 from vxagent.errors import HostError, mend_lack
 from vxagent.model.device import Device
 from vxagent.netlink import clsact
@@ -28,6 +28,7 @@ from vxagent.netlink.table import (
     IFLA_INFO_KIND,
     IFLA_LINKINFO,
     IFLA_MTU,
+    IFLA_TXQLEN,
     IFLA_XDP,
     IFLA_XDP_PROG_ID,
     LINK_INFO,
@@ -83,6 +84,13 @@ class NetlinkLinks:
                 _set_rxvlan(effect.ifname, effect.rxvlan)
             noarp = None if effect.arp is None else not effect.arp
             self._set_flags(effect.ifindex, {IFF_NOARP: noarp, IFF_PROMISC: effect.promisc, IFF_UP: effect.up or None})
+
+    def set_queue(self, effect: SetQueue) -> None:
+        """Have a device keep so many frames. What a tap has in its queue stays there, as far as it fits."""
+        with _host_errors(f"cannot set the queue of device {effect.ifname}", unless_gone=True):
+            if self._is_named(effect.ifindex, effect.ifname):
+                length = attribute(IFLA_TXQLEN, u32(effect.frames))
+                self._requests.request(_RTM_SETLINK, _link(ifindex=effect.ifindex) + length)
 
     def make_internal(self, effect: MakeInternal) -> None:
         """Make the veth pair, its switch side without ARP and IPv6; one that is there gets its MAC and MTU."""

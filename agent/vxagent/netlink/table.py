@@ -19,7 +19,7 @@ ADDRESS_INFO = struct.Struct("=BBBBi")  # ifaddrmsg: family, prefix length, flag
 
 IFF_UP, IFF_NOARP, IFF_PROMISC, IFF_LOWER_UP = 0x1, 0x80, 0x100, 0x10000
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_TXQLEN = 1, 3, 4, 5, 10, 13
 IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_NUM_TX_QUEUES, IFLA_LINK_NETNSID, IFLA_XDP = 18, 26, 31, 37, 43
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_XDP_PROG_ID = 4
@@ -142,6 +142,7 @@ def parse_device(ifindex: int, flags: int, found: Attributes) -> Device:
         vid=read_number(attributes(info[IFLA_INFO_DATA]).get(_IFLA_VLAN_ID)) if is_vlan else 0,
         peer_elsewhere=kind == "veth" and IFLA_LINK_NETNSID in found,
         queues=read_number(found.get(IFLA_NUM_TX_QUEUES), 1),
+        txqueuelen=read_number(found.get(IFLA_TXQLEN), 1000),
         arp=not flags & IFF_NOARP,
         ipv6=_has_ipv6(found),
         promisc=bool(flags & IFF_PROMISC),

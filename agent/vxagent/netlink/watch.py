@@ -56,7 +56,7 @@ class Look:
         if not device.kind:
             offloads = read_offloads(device.ifname)
             return replace(device, lro=offloads.lro, rxvlan=offloads.rxvlan, rxvlan_fixed=offloads.rxvlan_fixed)
-        if device.kind == "tun" and device.carrier and self.is_there():
+        if device.is_tap and device.carrier and self.is_there():
             taps = self._taps()
             return replace(device, vhost=taps is not None and device.ifname in taps, unseen=taps is None)
         return device

@@ -23,6 +23,7 @@ from vxagent.core.effects import (
     RemoveInternal,
     Save,
     SetDevice,
+    SetQueue,
     SetXdp,
     inverse,
 )
@@ -60,6 +61,7 @@ class Executor:
             ClearCounters: datapath.clear_counters,
             Mend: datapath.mend,
             SetDevice: links.set_device,
+            SetQueue: links.set_queue,
             MakeInternal: links.make_internal,
             RemoveInternal: links.remove_internal,
         }

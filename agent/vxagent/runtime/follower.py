@@ -147,7 +147,7 @@ class LinkFollower:
         known = self._changes.switch.state.devices.get(now.ifname) if now is not None else None
         if now is None or known is None or change.ifindex not in self._failed:
             return False
-        set_by_attempts = ("up", "carrier", "arp", "ipv6", "promisc", "rxvlan")
+        set_by_attempts = ("up", "carrier", "arp", "ipv6", "promisc", "rxvlan", "txqueuelen")
         return known == replace(now, **{name: getattr(known, name) for name in set_by_attempts})
 
     def _log_once(self, change: LinkChange, error: Exception) -> None:
