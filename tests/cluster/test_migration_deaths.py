@@ -19,7 +19,7 @@ from support.picture import Picture
 
 pytestmark = pytest.mark.alone  # streams in real-time priority: others would starve, and be blamed for it
 
-RATE = 2_000  # frames a second, in each stream: what is held while an agent starts has room
+RATE = 1_000  # frames a second, in each stream: what is held while an agent starts has room in a tap that waits
 
 
 @dataclass(frozen=True, kw_only=True)

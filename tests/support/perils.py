@@ -21,6 +21,7 @@ from vxagent.model.binding import Binding, Phase
 
 MANY = 1_000_000
 TRIES = 5
+SHORT = 500  # frames, of the queue of a device
 
 
 class Perils:
@@ -52,9 +53,10 @@ class Perils:
     # Steps, taken until they are done
 
     def prepare(self) -> None:
-        """The other host awaits it."""
+        """The other host awaits it, with a device that keeps few frames before that host's agent sees to it."""
         journey = self.journey
         journey.vm.await_at(journey.other.switch)
+        journey.other.switch.ip("link", "set", journey.port, "txqueuelen", str(SHORT))
         self._ask(journey.other, "prepare", ifname=journey.port)
 
     def switch_over(self) -> None:
