@@ -1,14 +1,18 @@
-"""What a port has counted, as it goes along with the port to its next host."""
+"""What a port has counted, and what its VM was leased, as it goes along with the port to its next host."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from vxagent.core.effects import AddCounts
+from vxagent.core.effects import AddCounts, PutLease
+from vxagent.core.leases import leases_to_put
 from vxagent.core.state import State
+from vxagent.datapath import base
 from vxagent.datapath.base import Datapath, Traffic
+from vxagent.model.lease import Lease
+from vxagent.runtime.leases import by_port
 
 
 class CarriedDrop(msgspec.Struct, frozen=True, array_like=True):
@@ -19,6 +23,15 @@ class CarriedDrop(msgspec.Struct, frozen=True, array_like=True):
     kind: int
     packets: int
     bytes: int
+
+
+class CarriedLease(msgspec.Struct, frozen=True):
+    """One lease. left_s: seconds that were left of it, for hosts' clocks differ; None: it has no end."""
+
+    segment: str
+    ip: str
+    mac: str
+    left_s: int | None
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -60,6 +73,20 @@ def effects_of(state: State, port: str, counts: Counts) -> Iterator[AddCounts]:
         if not drop.segment or drop.segment in state.segments:
             at = state.handle_of_segment(drop.segment) if drop.segment else 0
             yield AddCounts(drop=(handle, at, drop.reason, drop.kind), dropped=(drop.packets, drop.bytes))
+
+
+def left_of(state: State, leases: Iterable[base.Lease], port: str) -> tuple[CarriedLease, ...]:
+    """Of the kernel's leases those of a port."""
+    return tuple(
+        CarriedLease(segment=lease.segment, ip=lease.ip, mac=lease.mac, left_s=lease.expires)
+        for lease in by_port(state, leases, 0.0).get(port, ())
+    )
+
+
+def puts_of(state: State, port: str, leases: Iterable[CarriedLease], age_s: float) -> Iterator[PutLease]:
+    """What makes them good for the same port on this host, so long after they were packed."""
+    ends = [Lease(segment=lease.segment, ip=lease.ip, mac=lease.mac, expires=lease.left_s) for lease in leases]
+    return leases_to_put(state, port, ends, age_s)
 
 
 def _numbers(row: Traffic) -> tuple[int, ...]:

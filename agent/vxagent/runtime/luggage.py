@@ -5,10 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from vxagent.errors import Conflict, Invalid, NotFound
-from vxagent.model.lease import Lease
 from vxagent.model.port import Mode, Port
 from vxagent.protocol.requests import PortAttach
-from vxagent.runtime.carried import Counts
+from vxagent.runtime.carried import CarriedLease, Counts
 from vxagent.store.cluster import Cluster
 
 
@@ -17,19 +16,19 @@ class Luggage(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         port: as it was asked for.
-        leases: what DHCP servers have leased to its VM, in Unix time; as of the switchover.
+        leases: what DHCP servers have leased to its VM; as of the switchover or, before it, of the preparation.
         counts: its counters, likewise.
     """
 
     port: PortAttach
-    leases: tuple[Lease, ...] = ()
+    leases: tuple[CarriedLease, ...] = ()
     counts: Counts = Counts()
 
 
 _decode = msgspec.json.Decoder(Luggage).decode
 
 
-def pack(port: Port, leases: tuple[Lease, ...] = (), counts: Counts = Counts()) -> bytes:  # noqa: B008  # frozen
+def pack(port: Port, leases: tuple[CarriedLease, ...] = (), counts: Counts = Counts()) -> bytes:  # noqa: B008  # frozen
     """As the cluster holds it."""
     return msgspec.json.encode(Luggage(port=PortAttach.of(port), leases=leases, counts=counts))
 

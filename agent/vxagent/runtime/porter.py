@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 from weakref import WeakValueDictionary
 
-from vxagent.core.leases import leases_to_put
 from vxagent.datapath.base import Datapath
 from vxagent.errors import ClusterError, HostError, NotFound, Refused
+from vxagent.model.binding import Phase
 from vxagent.model.port import Port
-from vxagent.runtime.carried import counts_of, effects_of
+from vxagent.runtime.carried import counts_of, effects_of, left_of, puts_of
 from vxagent.runtime.changes import Changes
-from vxagent.runtime.leases import by_port
 from vxagent.runtime.luggage import luggage_of, pack
 from vxagent.store.cluster import Cluster
 
@@ -27,11 +27,19 @@ class Porter:
     What is asked for one port is done in that order: a VM may leave again before all that it has brought is unpacked.
     """
 
-    def __init__(self, changes: Changes, cluster: Cluster, datapath: Datapath) -> None:
+    def __init__(
+        self,
+        changes: Changes,
+        cluster: Cluster,
+        datapath: Datapath,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._changes = changes
         self._cluster = cluster
         self._datapath = datapath
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._clock = clock
+        self._awaited: dict[str, tuple[int, float]] = {}  # port → revision of its preparation, when that was
 
     def is_leased(self, port: str) -> bool:
         """It is a port of this host whose VM speaks from what it was leased: it cannot where its leases are not."""
@@ -39,7 +47,12 @@ class Porter:
         return model is not None and model.dhcp_snoop
 
     async def leave(self, port: Port) -> None:
-        """Leave a port as it was asked for. Raises ClusterError."""
+        """Leave a port as it was asked for, if it runs here; one that does not is awaited. Raises ClusterError."""
+        told = self._changes.switch.state.remote.ports.get(port.id)
+        if told is not None and told.next == self._changes.switch.state.host:
+            self._awaited[port.id] = (told.revision, self._clock())
+        else:
+            self._awaited.pop(port.id, None)
         await self._cluster.carry(port.id, pack(port))
 
     async def pack(self, port: str) -> None:
@@ -52,8 +65,7 @@ class Porter:
         try:
             counts = await self._changes.reading(partial(counts_of, state, self._datapath, port))
             leases = await self._changes.reading(self._datapath.leases) if self.is_leased(port) else ()
-            leased = by_port(state, leases, time.time()).get(port, ())
-            await self._cluster.carry(port, pack(state.ports[port], leased, counts))
+            await self._cluster.carry(port, pack(state.ports[port], left_of(state, leases, port), counts))
         except (ClusterError, NotFound, HostError) as error:
             log.warning("cluster: port %s leaves without its leases and counters: %s", port, error)
 
@@ -61,7 +73,8 @@ class Porter:
         """They are good here, too."""
         try:
             leases = (await luggage_of(self._cluster, port)).leases
-            await self._changes.apply_for(port, lambda state, of: leases_to_put(state, of, leases, time.time()))
+            age_s = self._age_s(port)
+            await self._changes.apply_for(port, lambda state, of: puts_of(state, of, leases, age_s))
         except (ClusterError, Refused, HostError) as error:
             log.warning("cluster: port %s comes without its leases: %s", port, error)
 
@@ -79,6 +92,13 @@ class Porter:
                 await self.leave(model)
         except (ClusterError, Refused, HostError) as error:
             log.warning("cluster: port %s begins to count anew: %s", port, error)
+
+    def _age_s(self, port: str) -> float:
+        """How old is what was left for this host: where nobody has switched over, it is as of the preparation."""
+        told = self._changes.switch.state.remote.ports.get(port)
+        revision, since = self._awaited.get(port, (0, 0.0))
+        is_prepared = told is not None and told.phase is Phase.PREPARED and told.revision == revision
+        return self._clock() - since if is_prepared else 0.0
 
     def _turn(self, port: str) -> asyncio.Lock:
         return self._turns.setdefault(port, asyncio.Lock())
