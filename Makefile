@@ -12,7 +12,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 #   clang-format     make check             iproute2 iputils-ping    the lab and the tests in it
 #   iperf3           make demo              dnsmasq-base isc-dhcp-client   the tests of leases
 #   systemd          systemd-analyze, the test of packaging/systemd
-#   openssl          certificates of tests/etcd
+#   openssl          certificates of tests/etcd and tests/cluster
 PACKAGES := python3-venv python3-bpfcc linux-libc-dev gcc libc6-dev clang-format iproute2 iputils-ping iperf3 \
     dnsmasq-base isc-dhcp-client systemd openssl
 

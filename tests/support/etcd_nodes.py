@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support.certificates import Authority
 from vxagent.lab.etcd import binary, environment
 from vxagent.lab.waiting import wait_until
 from vxagent.store.engine import Credentials
@@ -93,10 +94,15 @@ class Node:
 
 @dataclass
 class Nodes:
-    """The members of one etcd."""
+    """The members of one etcd.
+
+    Attributes:
+        credentials: of a client; authority: who makes others', where the members ask for them.
+    """
 
     members: list[Node]
     credentials: Credentials
+    authority: Authority | None = None
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -170,7 +176,9 @@ class Nodes:
 def etcd_nodes(directory: Path, members: int = 1, *, tls: bool = False, address: str = "127.0.0.1") -> Iterator[Nodes]:
     """As many members, serving at an address; with `tls`, only to clients with a certificate of ours."""
     ports = iter(free_ports(3 * members))
-    credentials = make_certificates(directory) if tls else Credentials()
+    authority = Authority(directory) if tls else None
+    server = authority.server(address) if authority is not None else Credentials()
+    credentials = authority.client() if authority is not None else Credentials()
     scheme = "https" if tls else "http"
     nodes = []
     for number in range(members):
@@ -178,14 +186,14 @@ def etcd_nodes(directory: Path, members: int = 1, *, tls: bool = False, address:
         nodes.append((f"etcd{number}", url, peer, health))
     peers = ",".join(f"{name}={peer}" for name, _, peer, _ in nodes)
     made = [
-        Node(name, directory, _words(directory, name, url, peer, health, peers, tls=tls), url, peer, health)
+        Node(name, directory, _words(directory, name, url, peer, health, peers, server), url, peer, health)
         for name, url, peer, health in nodes
     ]
     with ExitStack() as ending:
         for node in made:
             ending.callback(node.kill)
             node.start()
-        found = Nodes(made, credentials)
+        found = Nodes(made, credentials, authority)
         found.wait()
         yield found
 
@@ -199,7 +207,9 @@ def free_ports(number: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _words(directory: Path, name: str, url: str, peer: str, health: str, peers: str, *, tls: bool) -> tuple[str, ...]:
+def _words(
+    directory: Path, name: str, url: str, peer: str, health: str, peers: str, server: Credentials
+) -> tuple[str, ...]:
     options = {
         "name": name,
         "data-dir": directory / name,
@@ -214,23 +224,7 @@ def _words(directory: Path, name: str, url: str, peer: str, health: str, peers: 
         "election-timeout": ELECTION_MS,
         "strict-reconfig-check": "false",  # a new member need not wait until the others have known each other for 5 s
     }
-    if tls:
-        files = {"cert-file": "server.pem", "key-file": "server.key", "trusted-ca-file": "ca.pem"}
-        options |= {option: directory / file for option, file in files.items()} | {"client-cert-auth": "true"}
+    if server.cert is not None:
+        files = {"cert-file": server.cert, "key-file": server.key, "trusted-ca-file": server.ca}
+        options |= {**files, "client-cert-auth": "true"}
     return tuple(f"--{option}={value}" for option, value in options.items())
-
-
-def make_certificates(directory: Path) -> Credentials:
-    """A CA, a server of 127.0.0.1 and a client, by openssl."""
-
-    def openssl(*words: str) -> None:
-        subprocess.run(("openssl", *words), cwd=directory, check=True, capture_output=True, timeout=30)
-
-    new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl(*new, "-x509", "-days", "2", "-subj", "/CN=test CA", "-keyout", "ca.key", "-out", "ca.pem")
-    for name, extension in (("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")):
-        (directory / f"{name}.ext").write_text(extension)
-        openssl(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
-        sign = ("x509", "-req", "-days", "2", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial")
-        openssl(*sign, "-in", f"{name}.csr", "-extfile", f"{name}.ext", "-out", f"{name}.pem")
-    return Credentials(ca=directory / "ca.pem", cert=directory / "client.pem", key=directory / "client.key")

@@ -16,7 +16,6 @@ from support.fleet import Host
 from support.lan import clean_world
 from support.stored import Stored
 
-MEMBERS = 3
 NOBODY = "02:00:00:00:fe:01"
 
 
@@ -25,15 +24,18 @@ class Quorum(Clustered):
 
     Attributes:
         nodes: the members; call their methods inside `at_engine`.
+        members, tls: how many there are, and whether they ask for certificates.
     """
 
+    members = 3
+    tls = False
     nodes: Nodes
 
     def share_engine(self) -> None:
         """They serve."""
         self.underlay.namespace.ip("address", "add", f"{ENGINE}/24", "dev", "br0")
         with self.at_engine():
-            members = etcd_nodes(self.world.directory(), MEMBERS, address=ENGINE)
+            members = etcd_nodes(self.world.directory(), self.members, tls=self.tls, address=ENGINE)
             self.nodes = self.world.cleanup.enter_context(members)
         self.endpoints = list(self.nodes.endpoints)
         self.stored = Stored(self, CLUSTER)

@@ -75,3 +75,26 @@ def test_what_callers_tell_apart() -> None:
 def test_without_words_the_code_is_the_reason() -> None:
     assert reason_of("DEADLINE_EXCEEDED", "") == "deadline exceeded"
     assert reason_of("UNAVAILABLE", "etcdserver: no  leader\n") == "no leader"
+
+
+@pytest.mark.parametrize(
+    ("why", "says"),
+    [
+        (
+            "Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL routines:OPENSSL_internal:"
+            "CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate",
+            "its certificate is by nobody whom this host trusts: ca of [cluster]",
+        ),
+        (
+            "Unwrap failed (TSI_DATA_CORRUPTED)",
+            "it does not take this host's certificate, or misses one: cert and key of [cluster]",
+        ),
+        ("Failed to connect to remote host: connect: Connection refused (111)", None),
+    ],
+)
+def test_why_no_member_is_reached_is_told_alike_of_all_and_in_the_words_of_the_configuration(
+    why: str, says: str | None
+) -> None:
+    for member in ("ipv4:192.0.2.5:2379", "ipv6:%5B2001:db8::5%5D:2379"):
+        details = f"failed to connect to all addresses; last error: UNKNOWN: {member}: {why}"
+        assert reason_of("UNAVAILABLE", details) == (says or why)

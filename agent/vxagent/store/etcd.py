@@ -119,19 +119,21 @@ class EtcdKv:
 
     async def watch(self, first: Range) -> Watch:
         """Begin to watch, at a member that answers."""
+        away = self.away("no member answers")
         for _ in self._channels:
             channel = self._member()
-            if await self._connected(channel) and channel.get_state() is grpc.ChannelConnectivity.READY:
+            if await self._connected(channel) and not self._closed:
                 watch = _EtcdWatch(self, channel)
                 try:
                     async with asyncio.timeout(self._attempt_s):
                         await watch.begin(first)
-                except (TimeoutError, ClusterAway):
+                except (TimeoutError, ClusterAway) as error:
+                    away = error if isinstance(error, ClusterAway) else away
                     await watch.close()
                 else:
                     return watch
             self.pass_over(channel)
-        raise self.away("no member answers")
+        raise away
 
     async def grant(self, ttl_s: int) -> int:
         """A new lease. One whose answer did not come runs out by itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 
 from vxagent.errors import ClusterError, ClusterRefused, Compacted, TooManyKeys
@@ -16,6 +17,13 @@ _REFUSALS = {
     "RESOURCE_EXHAUSTED",
     "UNAUTHENTICATED",
     "UNIMPLEMENTED",
+}
+
+# Of a member that cannot be reached gRPC says which, too: all are the same to us, and are told of once.
+_UNREACHED = re.compile(r"failed to connect to all addresses; last error: \w+: \S+: ")
+_TLS = {
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is by nobody whom this host trusts: ca of [cluster]",
+    "Unwrap failed": "it does not take this host's certificate, or misses one: cert and key of [cluster]",
 }
 
 
@@ -42,7 +50,10 @@ def fate_of(code: str, details: str) -> Fate:
 
 def reason_of(code: str, details: str) -> str:
     """Why, in a few words."""
-    said = " ".join(details.split()).removeprefix("etcdserver: ")
+    said = _UNREACHED.sub("", " ".join(details.split())).removeprefix("etcdserver: ")
+    for words, meaning in _TLS.items():
+        if words in said:
+            return meaning
     return said or code.lower().replace("_", " ")
 
 
