@@ -44,13 +44,15 @@ def test_of_what_all_hear_at_most_one_frame_is_lost_or_comes_twice_in_a_migratio
         for _ in range(MIGRATIONS):
             time.sleep(PAUSE_S)
             journey.move()
-    for sender, heard in found.items():
-        assert heard.sent > MIGRATIONS * PAUSE_S * BROADCASTS / 2, sender
-        assert (heard.lost + heard.duplicated <= MIGRATIONS, heard.reordered) == (True, 0), (sender, heard.lost)
+    for sender, of in found.items():
+        assert of.heard.sent > MIGRATIONS * PAUSE_S * BROADCASTS / 2, sender
+        assert (len(of.each), max(of.each) <= 1, of.heard.reordered) == (MIGRATIONS, True, 0), (sender, of.each)
 
 
 def test_a_vm_that_appears_where_it_is_awaited_loses_what_comes_in_ten_milliseconds(journey: Journey) -> None:
-    """A machine that is busy may be late some of the time, but no other frame is ever lost."""
+    """No other frame is ever lost. How long it takes is the machine's, too: a busy one runs neither agents nor etcd at
+    once, and is late most of the time. One try that is in time shows that nothing here waits for longer; of a machine
+    that does nothing else `make migrations` judges the median."""
     late: list[int] = []
     allowed = 2 * RATE * NOTICED_S  # of two streams
     while not late or (late[-1] > allowed and len(late) < APPEARANCES):

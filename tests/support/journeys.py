@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 
 from support.clustered import SOON_S, Clustered, eventually, migrate, where
 from support.fleet import Host
@@ -38,6 +39,19 @@ class Times:
     prepare: list[float] = field(default_factory=list)
     switchover: list[float] = field(default_factory=list)
     activate: list[float] = field(default_factory=list)
+
+
+@dataclass
+class ToEverybody:
+    """What a VM has heard of a host's broadcasts.
+
+    Attributes:
+        heard: all in all.
+        each: how many were lost or came again, of those from the beginning of each migration to that of the next.
+    """
+
+    heard: Heard
+    each: list[int]
 
 
 class Journey:
@@ -78,6 +92,8 @@ class Journey:
                     eventually(partial(self._has, host, mac), f"{host.name} knows where {mac} is")
         self.times = Times()
         self.missing: list[list[str]] = []
+        self._everybody: list[NumberedStream] = []
+        self._begun: list[list[int]] = []
         self._streams = self._make_streams()
         self._streams_in = self._make_streams(own=False)
 
@@ -88,6 +104,7 @@ class Journey:
 
     def prepare(self) -> None:
         """The other host awaits it."""
+        self._begun.append([stream.sent for stream in self._everybody])
         self.vm.await_at(self.other.switch)
         self._timed(self.times.prepare, lambda: migrate(self.other, "prepare", self.port, ifname=self.port))
 
@@ -155,20 +172,25 @@ class Journey:
         found.append(judge(what, 1, streams.names, sent, taken))
 
     @contextmanager
-    def broadcasting(self) -> Iterator[dict[str, Heard]]:
+    def broadcasting(self) -> Iterator[dict[str, ToEverybody]]:
         """Meanwhile hosts 1 and 3 send to everybody; afterwards what the VM has heard of each is in there."""
-        found: dict[str, Heard] = {}
+        found: dict[str, ToEverybody] = {}
         senders = [host.veth(host.unique("v"), self.segment) for host in self.fleet.hosts[::2]]
         streams = [
             NumberedStream(sender.namespace, self.vm.namespace, None, per_second=BROADCASTS) for sender in senders
         ]
         eventually(lambda: all(stream.arrived for stream in streams), "the VM hears what all hear")
+        self._everybody, self._begun = streams, []
         try:
             yield found
             self.vm.wait_carried(SOON_S)
         finally:
-            for host, stream in zip(self.fleet.hosts[::2], streams, strict=True):
-                found[f"{host.name} → everybody"] = stream.end()
+            self._everybody = []
+            for number, (host, stream) in enumerate(zip(self.fleet.hosts[::2], streams, strict=True)):
+                heard = stream.end()
+                bounds = [0, *(sent[number] for sent in self._begun[1:]), heard.sent]
+                each = [heard.amiss(first, end) for first, end in pairwise(bounds)]
+                found[f"{host.name} → everybody"] = ToEverybody(heard, each)
 
     def _make_streams(self, *, own: bool = True) -> Streams:
         vm = f"packet:{NIC}"

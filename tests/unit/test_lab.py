@@ -89,6 +89,7 @@ def test_what_was_not_answered_was_lost() -> None:
 def test_a_stream_says_what_became_of_it() -> None:
     heard = Heard(sent=6, arrivals=[(0, 1.0), (1, 1.1), (3, 1.5), (2, 1.6), (3, 1.7)])
     assert (heard.lost, heard.duplicated, heard.reordered) == (2, 1, 1)
+    assert [heard.amiss(first, first + 2) for first in (0, 2, 4)] == [0, 1, 2]
     assert heard.around(1.1) == (1.1, 1.5)
     for moment in (0.9, 1.7):
         with pytest.raises(ValueError, match="on one side"):

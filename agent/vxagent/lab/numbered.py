@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -56,6 +57,11 @@ class Heard:
             newest = max(newest, number)
         return found
 
+    def amiss(self, first: int, end: int) -> int:
+        """Of the numbers from `first` on, before `end`, how many never came, and how often others came again."""
+        came = Counter(number for number, _ in self.arrivals if first <= number < end)
+        return sum(abs(came[number] - 1) for number in range(first, end))
+
     def around(self, moment: float) -> tuple[float, float]:
         """When the last one before a moment came, and the first one after it; `moment` by the same clock.
 
@@ -96,6 +102,11 @@ class NumberedStream:
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._receive, self._send)]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def sent(self) -> int:
+        """How many are so far."""
+        return self._heard.sent
 
     @property
     def arrived(self) -> int:
