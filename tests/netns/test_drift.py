@@ -6,8 +6,8 @@ loses nothing.
 │ eth0 │       │ eth0 │       │ eth0 │       │ eth0 │        a, b: a tap and a veth that change, segment blue
 └──┬───┘       └──┬───┘       └──┬───┘       └──┬───┘        c, d: nobody touches them; c pings d all the time
 ┌──┴──────────────┴──────────────┴──────────────┴───┐
-│  ta             vb             tc             vd  ├── up0 (VLAN 10)
-└───────────────────────────────────────────────────┘
+│  ta             vb             tc             vd  ├── up0 (VLAN 10), o0 (underlay)
+└───────────────────────────────────────────────────┘        .5 is this host's VTEP, .9 another's with the VNI of red
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from support.lan import Lan, assert_apart, assert_connected, running_lan
-from vxagent.core.tables import DeviceRow, PortFlag, PortRow, Row, RowKey, Table, fdb_key
+from vxagent.core.tables import DeviceRow, OverlayRow, PortFlag, PortRow, Row, RowKey, Table, fdb_key
 from vxagent.datapath import abi, codec, maps
 from vxagent.datapath.bpf import BpfError
 from vxagent.datapath.bpf_datapath import BpfDatapath
@@ -40,6 +40,8 @@ from vxagent.lab.waiting import wait_until
 AUDIT_S = 1
 WITHIN_S = 10.0  # some audits, on a busy machine
 STREAM_S = 0.002
+VTEP, FAR, RED_VNI = "192.0.2.5", "192.0.2.9", 5020
+OVERLAY = f'[overlay]\nvtep = "{VTEP}"\ndevice = "o0"\n'
 XDP_PASS = bytes.fromhex("b7000000020000009500000000000000")  # r0 = XDP_PASS; exit
 TC_OK = bytes.fromhex("b7000000000000009500000000000000")  # r0 = TC_ACT_OK; exit
 
@@ -68,14 +70,14 @@ class Switch:
 
     @contextmanager
     def link(self, kind: str, port: str) -> Iterator[Link]:
-        """The link ("links" or "xdp") of a port, by its pin."""
+        """The link ("links", "out" or "xdp") of a port, by its pin."""
         link = Link.open(self.pins.root / kind / str(self.handle(port)))
         assert link is not None
         with link:
             yield link
 
     def handle(self, port: str) -> int:
-        """Of a port that has a device."""
+        """Of a port, an uplink or the underlay that has a device."""
         return int(self.row(Table.DEVICES, self.ifindex(port))["port"])
 
     def row(self, table: Table, key: int) -> dict[str, int]:
@@ -109,10 +111,13 @@ class Switch:
 @pytest.fixture(scope="module")
 def made() -> Iterator[Switch]:
     """One switch for the tests of this file."""
-    with running_lan(f"audit_s = {AUDIT_S}\n") as lan:
+    with running_lan(f"audit_s = {AUDIT_S}\n{OVERLAY}") as lan:
         lan.segment("blue", vlan=10)
-        lan.segment("red")
         lan.uplink("up0")
+        lan.world.fabric(lan.switch, "o0")
+        lan.switch.ip("address", "add", f"{VTEP}/24", "dev", "o0")
+        lan.segment("red", vni=RED_VNI)
+        lan.client.change("POST", "v1", "vteps", body={"address": FAR, "vnis": [RED_VNI]})
         a, b = lan.tap("ta", None), lan.veth("vb", None)
         lan.attach("ta", "blue", ip=["10.0.0.0/24"], storm_broadcast=10_000)
         lan.attach("vb", "blue", mac=[b.mac], ip=[b.address])
@@ -140,13 +145,18 @@ def switch(made: Switch) -> Iterator[Switch]:
 # --- programs that somebody takes off or replaces -------------------------------------------------
 
 
-@pytest.mark.parametrize("port", ["ta", "vb"])
-def test_a_program_that_somebody_detached_runs_again(switch: Switch, port: str) -> None:
-    before = switch.count("repairs", "program")
-    with switch.link("links", port) as link:
+@pytest.mark.parametrize(
+    ("kind", "port"),
+    [("links", "ta"), ("links", "vb"), ("links", "up0"), ("links", "o0"), ("out", "o0")],
+    ids=["tap", "veth", "uplink", "underlay", "underlay's egress"],
+)
+def test_a_program_that_somebody_detached_runs_again(switch: Switch, kind: str, port: str) -> None:
+    before = {what: switch.count(what, "program") for what in ("drift", "repairs")}
+    with switch.link(kind, port) as link:
         link.detach()
-    switch.wait(lambda: switch.count("repairs", "program") == before + 1, "the program is put back")
-    with switch.link("links", port) as link:
+    switch.wait(lambda: switch.count("repairs", "program") == before["repairs"] + 1, "the program is put back")
+    assert switch.count("drift", "program") == before["drift"] + 1
+    with switch.link(kind, port) as link:
         assert link.ifindex == switch.ifindex(port)
 
 
@@ -265,10 +275,7 @@ def test_a_program_is_put_back_however_often_it_is_taken_off(switch: Switch) -> 
 # --- maps edited by hand ---------------------------------------------------------------------------
 
 
-OVERLAY = {Table.OVERLAY, Table.VTEPS, Table.TUNNELS, Table.VNIS}  # this host has none; tests/unit/test_audit.py has
-
-
-@pytest.mark.parametrize("table", [table for table in Table if table not in OVERLAY])
+@pytest.mark.parametrize("table", Table)
 def test_a_table_that_somebody_emptied_is_filled_again(switch: Switch, table: Table) -> None:
     """Row by row, and nothing else is touched. The rows of c, d and their segment stay: the stream goes by them."""
     rows = switch.rows()
@@ -521,6 +528,8 @@ def by_name(rows: dict[RowKey, Row], names: dict[int, str]) -> dict[object, obje
                 found[table, key] = names.get(ifindex), replace(row, ifindex=0, flags=peer)
             case DeviceRow():
                 found[table, names.get(row.ifindex)] = row.port
+            case OverlayRow(ifindex=ifindex):
+                found[table, key] = names.get(ifindex), replace(row, ifindex=0)
             case _:
                 found[table, key] = row
     return found
@@ -541,10 +550,12 @@ def test_after_a_reboot_up_restores_everything_from_the_database(made: Switch) -
     for vm in (made.a, made.b, made.c, made.d):
         vm.unplug()
         vm.plug()
-    lan.switch.ip("link", "delete", "up0")
-    lan.switch.ip("link", "add", "up0", "type", "veth", "peer", "name", "trunk")
-    lan.switch.ip("link", "set", "up0", "up")
-    assert not {old[name] for name in ("ta", "vb", "tc", "vd", "up0")} & set(device_names(lan))
+    for name in ("up0", "o0"):
+        lan.switch.ip("link", "delete", name)
+        lan.switch.ip("link", "add", name, "type", "veth", "peer", "name", f"trunk-{name}")
+        lan.switch.ip("link", "set", name, "up")
+    lan.switch.ip("address", "add", f"{VTEP}/24", "dev", "o0")
+    assert not {old[name] for name in ("ta", "vb", "tc", "vd", "up0", "o0")} & set(device_names(lan))
     lan.agent.up()
     assert lan.agent.cli("export").stdout == desired
     assert made.up("ta", "vb", "tc", "vd")
