@@ -12,6 +12,8 @@ import pytest
 
 from support.overlay_sim import ALL, ETH2, FURTHER, HIGHER, TAGGED, TAP0, TAP1, A, handle, make
 from support.sim import Sim
+from vxagent.core.migration import token_of
+from vxagent.core.remote import Peer, Remote
 from vxagent.core.tables import (
     AWAITING_SLOT,
     LEAVING_SLOT,
@@ -29,6 +31,10 @@ from vxagent.core.tables import (
 )
 from vxagent.datapath.abi import Reason, Verdict
 from vxagent.datapath.fake_forwarding import Frame, Outcome
+from vxagent.model.binding import Phase, Projection
+from vxagent.model.device import Device
+from vxagent.model.ids import MAX_LEAVING, int_to_mac
+from vxagent.model.port import Port
 
 VM, NEAR, FABRIC = A, 0x020000000002, 0x020000000055
 BLUE_VNI = 5010
@@ -191,3 +197,31 @@ def test_the_fabric_brings_frames_of_a_vm_that_migrates(state: PortMode) -> None
     still = place(PortMode.UP)
     conflict = still.datapath.forward(ETH2.ifindex, Frame(src=VM, dst=NEAR, tags=TAGGED))
     assert conflict == dropped(Reason.SRC_MAC_CONFLICT)
+
+
+def test_of_more_vms_that_leave_at_once_than_there_are_slots_some_miss_floods_and_nothing_else() -> None:
+    names = [f"vm{n}" for n in range(MAX_LEAVING + 6)]
+    peer = Peer(vtep="192.0.2.50", segments=frozenset({"blue"}))
+
+    def leave(*ports: str) -> Remote:
+        there = (Projection(segment="blue", port=p, owner="hv1", next="hv2", phase=Phase.SWITCHED) for p in ports)
+        return Remote(on=True, peers={"hv2": peer}, told={("blue", told.port): told for told in there})
+
+    sim = make()
+    for number, name in enumerate(names):
+        port = Port(id=name, ifname=name, segment="blue", macs=(int_to_mac(VM + 0x100 + number),))
+        sim.change(lambda draft, port=port: draft.attach_port(port))  # type: ignore[misc]  # bound
+        sim.plug(Device(ifname=name, ifindex=100 + number, kind="tun"))
+    sim.change(lambda draft: draft.cluster_says(leave(*names)))
+    say(sim, TAP1.ifindex, NEAR, ALL)
+    flooded = say(sim, TAP0.ifindex, FABRIC, ALL)
+    assert flooded.copies == {(TAP1.ifindex, 0)}
+    assert len(flooded.followed) == MAX_LEAVING
+    for number, _ in enumerate(names):
+        assert say(sim, TAP1.ifindex, NEAR, VM + 0x100 + number) == Outcome(
+            verdict=Verdict.FORWARDED, tunnelled=frozenset({(peer.vtep, BLUE_VNI)}), marked=True
+        )
+    sim.change(lambda draft: draft.cluster_says(leave(*names[-MAX_LEAVING:])))
+    assert {token for *_, token in say(sim, TAP0.ifindex, FABRIC, ALL).followed} == {
+        token_of(name) for name in names[-MAX_LEAVING:]
+    }
