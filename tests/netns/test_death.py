@@ -34,9 +34,11 @@ from vxagent.lab.waiting import wait_until
 LEFT_ALONE = "ageing_s = 0\naudit_s = 3600\n"  # what is wrong stays wrong
 OVERLAY = '[overlay]\nvtep = "192.0.2.5"\ndevice = "o0"\n'
 LOWER, FAR = "192.0.2.3", "192.0.2.9"  # of which the first would bridge instead of this host
-BLUE_VNI, RED_VNI = 5010, 5020
-MAC_A, MAC_B, MAC_C = (f"02:00:00:00:0a:0{n}" for n in (1, 2, 3))
+BLUE_VNI, RED_VNI, GREEN_VNI = 5010, 5020, 5030
+MAC_A, MAC_B, MAC_C, MAC_FAR = (f"02:00:00:00:0a:0{n}" for n in (1, 2, 3, 9))
 LOCKS = {"mac": [MAC_A], "ip": ["10.0.0.7", "2001:db8::/64"], "dhcp_snoop": True}
+SETTINGS = {"vlan": 10, "mtu": 1450, "unknown_unicast": "flood", "multicast_snooping": False}
+OTHER_SETTINGS = {"vlan": 12, "mtu": 1400, "unknown_unicast": "drop", "multicast_snooping": True}
 LIMITS = {"rate_in": "1Gbit", "rate_out": "1Gbit,100kpps", "storm_broadcast": 1000, "isolated": True}
 
 
@@ -181,11 +183,33 @@ PAIRS = (
         undo=lambda s: s.change("DELETE", "uplinks", "o0"),
     ),
     Pair(name="no overlay", do=reload_with(""), undo=reload_with(OVERLAY)),
+    Pair(
+        name="a static entry",
+        do=lambda s: s.change("POST", "fdb", segment="blue", mac=MAC_FAR, vtep=FAR),
+        undo=lambda s: s.change("DELETE", "fdb", "blue", MAC_FAR),
+    ),
+    Pair(
+        name="a segment",
+        do=lambda s: s.change("POST", "segments", name="green", tenant="acme", vlan=30, vni=GREEN_VNI),
+        undo=lambda s: s.change("DELETE", "segments", "green"),
+    ),
+    Pair(
+        name="a segment's settings",
+        do=lambda s: s.change("PATCH", "segments", "blue", **OTHER_SETTINGS),
+        undo=lambda s: s.change("PATCH", "segments", "blue", **SETTINGS),
+    ),
 )
 
 
 RELOAD = Pair(name="reload", do=lambda s: s.change("POST", "reload"), undo=lambda _: None, speaks=("tc",))
-ALL = (*PAIRS[:5], RELOAD, *PAIRS[5:])
+TAKEOVER = Pair(
+    name="tables take over",
+    do=reload_with("fdb_entries = 1000\n" + OVERLAY),
+    undo=reload_with(OVERLAY),
+    speaks=("tc",),
+)
+ALL = (*PAIRS[:5], RELOAD, *PAIRS[5:12], TAKEOVER, *PAIRS[12:])
+"""See `turns_of`: of the takeover the one step is where programs may run by either tables."""
 
 
 def settled(switch: Switch) -> Picture:

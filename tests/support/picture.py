@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from support import tcx
+from support.kernel_objects import pinned_below
 from support.lan import Lan
 from vxagent.datapath import abi, bpf, codec, maps
 from vxagent.datapath.bpf import Command
 from vxagent.datapath.bpf_link import Link
 from vxagent.datapath.bpf_map import Map, MapType
 from vxagent.datapath.bpf_prog import AttachType, Program, ProgSpec, ProgType
+from vxagent.datapath.pins import Pins
 from vxagent.netlink.offloads import read_offloads
 
 Picture = dict[str, dict[str, Any]]
@@ -44,16 +46,18 @@ def picture(lan: Lan) -> Picture:
         links = {row["ifname"]: row for row in json.loads(lan.switch.ip("-json", "-details", "link", "show"))}
         names = {row["ifindex"]: ifname for ifname, row in links.items()}
         pins = lan.agent.run_dir / "bpf"
+        in_use = _in_use(pins)
+        ours = dict(_programs(in_use))
         return {
             "devices": {ifname: _device(lan, row) for ifname, row in links.items()},
-            "maps": dict(_maps(pins / f"v{abi.LAYOUT}", names)),
-            "links": dict(_links(pins, names)),
-            "pins": Counter(_pin(path.relative_to(pins)) for path in pins.rglob("*")) if pins.is_dir() else {},
+            "maps": dict(_maps(in_use, names)),
+            "links": dict(_links(pins, names, ours)),
+            "pins": Counter(_pin(path, in_use).relative_to(pins) for path in pins.rglob("*")) if pins.is_dir() else {},
             "mounts": Counter(_mounts(lan.agent.run_dir)),
             "files": Counter(
                 path.name for path in lan.agent.run_dir.iterdir() if path.name not in ("bpf", "agent.log")
             ),
-            "programs": dict(Counter(_programs(pins / f"v{abi.LAYOUT}"))),
+            "programs": dict(Counter(ours.values())),
             "saved": _saved(lan.agent.state_dir / "vxagent.db", names),
         }
 
@@ -66,6 +70,12 @@ def differences(one: Picture, other: Picture) -> list[str]:
         for key in sorted(one[part].keys() | other[part].keys(), key=str)
         if one[part].get(key) != other[part].get(key)
     ]
+
+
+def _in_use(pins: Path) -> Path:
+    """Where the tables are that programs go by: those of the newest set that is live (see `datapath.pins`)."""
+    sets = Pins(pins).sets() if pins.is_dir() else []
+    return sets[-1].directory if sets else pins / f"v{abi.LAYOUT}"
 
 
 def _device(lan: Lan, row: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +102,7 @@ def _device(lan: Lan, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _maps(directory: Path, names: dict[int, str]) -> Iterator[tuple[str, Any]]:
-    """ "NAME KEY" → value, of everything that is not all zeroes."""
+    """ "NAME KEY" → value, of everything that is not all zeroes; "NAME" → how many entries there is room for."""
     for name, spec in maps.declare(maps.DEFAULT_SIZES).items():
         if name in _LEFT_OUT:
             continue
@@ -100,6 +110,7 @@ def _maps(directory: Path, names: dict[int, str]) -> Iterator[tuple[str, Any]]:
         if opened is None:
             continue
         with opened:
+            yield name, opened.spec.max_entries
             for key, value in _elements(opened):
                 if any(value):
                     yield f"{name} {_key(name, key, names)}", _value(name, value, names)
@@ -149,17 +160,22 @@ _READ: dict[str, tuple[abi.Layout, tuple[str, ...]]] = {
 """Map → its rows, and the members that are times."""
 
 
-def _links(pins: Path, names: dict[int, str]) -> Iterator[tuple[str, str]]:
+def _links(pins: Path, names: dict[int, str], ours: dict[int, str]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """ "KIND HANDLE" → device and program."""
     for kind in ("links", "out", "xdp"):
         for pin in sorted((pins / kind).glob("*")):
             link = Link.open(pin)
             if link is not None:
                 with link:
-                    yield f"{kind} {pin.name}", names.get(link.ifindex, "nowhere")
+                    ifindex, program = link.where()
+                yield f"{kind} {pin.name}", (names.get(ifindex, "nowhere"), ours.get(program, "another"))
 
 
-def _pin(path: Path) -> str:
-    return str(path.with_name("progs") if path.name.startswith(f"{maps.PROGS}-") else path)
+def _pin(path: Path, in_use: Path) -> Path:
+    """The pin, under a name that it has whichever agent made it."""
+    if path == in_use or in_use in path.parents:
+        path = in_use.with_name("in use") / path.relative_to(in_use)
+    return path.with_name("progs") if path.name.startswith(f"{maps.PROGS}-") else path
 
 
 def _mounts(run_dir: Path) -> list[str]:
@@ -167,13 +183,10 @@ def _mounts(run_dir: Path) -> list[str]:
     return [point.removeprefix(str(run_dir)) for point in points if point.startswith(f"{run_dir}/")]
 
 
-def _programs(directory: Path) -> Iterator[str]:
-    """The names of all programs, wherever they are held, that use the map of ports of these pins."""
-    ports = Map.open(directory / "ports", maps.declare(maps.DEFAULT_SIZES)["ports"], adopt=True)
-    if ports is None:
-        return
-    with ports:
-        ours = int(_fdinfo(ports.fd)["map_id"])
+def _programs(directory: Path) -> Iterator[tuple[int, str]]:
+    """Number and name of all programs, wherever they are held, that use maps of these pins; of those that use another
+    one as well, which has gone or is still there of before, the name says so."""
+    ours = pinned_below(directory).maps
     for number in _numbers():
         try:
             opened = Program.open(number, ProgSpec(name="some", type=ProgType.SCHED_CLS))
@@ -181,12 +194,8 @@ def _programs(directory: Path) -> Iterator[str]:
             continue  # gone meanwhile
         with opened:
             name, used = _name_and_maps(opened)
-        if ours in used:
-            yield name
-
-
-def _fdinfo(fd: int) -> dict[str, str]:
-    return dict(line.split(":", 1) for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines())
+        if not ours.isdisjoint(used):
+            yield number, name if ours.issuperset(used) else f"{name}, by other maps"
 
 
 def _numbers() -> Iterator[int]:
