@@ -29,6 +29,7 @@ from vxagent.bench.faults.table import FAULTS, Fault
 from vxagent.bench.traffic import compiled
 from vxagent.lab.agent import VXAGENT
 from vxagent.lab.namespaces import DIRECTORY, Namespace
+from vxagent.lab.tap import open_tap
 from vxagent.lab.traffic import send_frames
 from vxagent.lab.waiting import wait_until
 from vxagent.lab.world import World
@@ -142,15 +143,28 @@ def wire(world: World) -> Namespace:
     return namespace
 
 
-def numbered(*numbers: int, stream: int = 0, run: int = RUN) -> list[bytes]:
+def numbered(*numbers: int, stream: int = 0, run: int = RUN, vid: int | None = None) -> list[bytes]:
     """Frames of a stream with these numbers."""
     made = Stream(
         name="s",
         sender=("02:00:00:00:00:01", "10.0.0.1"),
         receiver=("02:00:00:00:00:02", "10.0.0.2"),
         source="packet:wa",
+        vid=vid,
     )
-    return [made.frame()[:42] + struct.pack("=IIQ", run, stream, number) for number in numbers]
+    head = 42 if vid is None else 46
+    return [made.frame()[:head] + struct.pack("=IIQ", run, stream, number) for number in numbers]
+
+
+def counted(wire: Namespace, directory: Path, end: str, ifname: str, frames: list[bytes], *fds: int) -> Any:
+    """What a receiver says of frames that are sent out of a device."""
+    program = str(compiled(SOURCE, directory))
+    with wire.start(program, "0", "take", str(RUN), "2", end, stdout=subprocess.PIPE, pass_fds=fds) as receiver:
+        assert receiver.stdout is not None
+        assert receiver.stdout.readline() == "ready\n"
+        send_frames(wire, ifname, *frames)
+        receiver.terminate()
+        return json.loads(receiver.stdout.readline())
 
 
 @pytest.mark.parametrize(
@@ -179,15 +193,21 @@ def numbered(*numbers: int, stream: int = 0, run: int = RUN) -> list[bytes]:
 def test_numbers_are_counted_exactly(
     world: World, wire: Namespace, frames: list[bytes], streams: list[list[int]], astray: int
 ) -> None:
-    program = str(compiled(SOURCE, world.directory()))
-    words = ("0", "take", str(RUN), "2", "packet:wb:0:")
-    with wire.start(program, *words, stdout=subprocess.PIPE) as receiver:
-        assert receiver.stdout is not None
-        assert receiver.stdout.readline() == "ready\n"
-        send_frames(wire, "wa", *frames)
-        receiver.terminate()
-        found = json.loads(receiver.stdout.readline())
+    found = counted(wire, world.directory(), "packet:wb:0:", "wa", frames)
     assert (found["streams"], found["astray"], found["dropped"]) == (streams, astray, 0)
+
+
+@pytest.mark.parametrize(("vid", "received"), [("12", 2), ("13", 0), ("0", 1)])
+def test_where_frames_have_a_tag_those_without_it_do_not_count(world: World, vid: str, received: int) -> None:
+    wire = world.namespace("wire")
+    fd = open_tap(wire, "wt")
+    try:
+        wire.ip("link", "set", "wt", "up")
+        frames = numbered(0, 1, vid=12) + numbered(2)
+        found = counted(wire, world.directory(), f"tap:{fd}:0::{vid}", "wt", frames, fd)
+    finally:
+        os.close(fd)
+    assert found["streams"][0] == [received, 0, 0]
 
 
 # --- the command -----------------------------------------------------------------------------------

@@ -134,6 +134,7 @@ def test_a_stream_from_another_host_is_sent_in_packets() -> None:
 def test_a_receiver_behind_a_veth_says_hello_without_a_virtio_header() -> None:
     assert End(where="packet:v2", streams=(0, 1), hello=b"\x01").word == "packet:v2:0,1:01"
     assert End(where="packet:v2", streams=(2,)).word == "packet:v2:2:"
+    assert End(where="packet:v2", streams=(2,), vid=12).word == "packet:v2:2::12"
 
 
 def test_sender_and_receiver_compile_without_a_warning(tmp_path: Path) -> None:

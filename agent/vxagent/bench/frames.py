@@ -41,9 +41,10 @@ def frame(case: Case, source: tuple[str, str], destination: tuple[str, str], *, 
     return header + ethernet(destination[0], source[0], IPV4, packet, tags=tags)
 
 
-def hello(mac: str, address: str, *, to: str = BROADCAST) -> bytes:
+def hello(mac: str, address: str, *, to: str = BROADCAST, vid: int | None = None) -> bytes:
     """A frame that teaches a switch where a MAC is, behind a struct virtio_net_hdr. It does not count."""
-    return NO_HEADER + ethernet(to, mac, IPV4, _packet(PROTOCOL_UDP, address, "255.255.255.255", 46, to=7))
+    tags = () if vid is None else ((0x8100, vid),)
+    return NO_HEADER + ethernet(to, mac, IPV4, _packet(PROTOCOL_UDP, address, "255.255.255.255", 46, to=7), tags=tags)
 
 
 def _packet(

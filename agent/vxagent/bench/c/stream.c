@@ -7,9 +7,10 @@
  *
  * STREAM is `tap:FD:FRAME` or `packet:IFNAME:FRAME`; its number is its place, from 0. END is `tap:FD:NUMBERS:HELLO` or
  * `packet:IFNAME:NUMBERS:HELLO`: where a receiver is, the streams that are for it (`0,1`), and a frame that it sends each
- * second, so that the switch goes on knowing where it is. An FD is a tap's, inherited, non-blocking, with a
- * struct virtio_net_hdr in front of each frame; a device is in the process's network namespace. Frames are hex, of a tap
- * with that header; those in packets of VXLAN over IPv4 count as well. RUN is a number: frames of another run do not count.
+ * second, so that the switch goes on knowing where it is. `:VID` may follow for a tap: frames count there that have this
+ * tag, and otherwise those without one. An FD is a tap's, inherited, non-blocking, with a struct virtio_net_hdr in front
+ * of each frame; a device is in the process's network namespace. Frames are hex, of a tap with that header; those in
+ * packets of VXLAN over IPv4 count as well. RUN is a number: frames of another run do not count.
  *
  * Both run at real-time priority where they may. A sender never sends more than BURST times what is due in a tick, so
  * that no queue on the way to the switch overflows when it was held up; what it owes beyond DEBT_MS it does not send.
@@ -282,6 +283,7 @@ struct end {
 	int fd;
 	bool tap;
 	uint32_t streams; /* a bit for each that is for it */
+	int vid;	  /* of the tag that its frames have; 0: they have none */
 	unsigned char *ring;
 	uint32_t next; /* frame in the ring */
 	unsigned char hello[LARGEST];
@@ -298,6 +300,22 @@ static struct count counts[MOST];
 static uint64_t astray;
 static uint32_t the_run, stream_count;
 
+/* Whether a frame of IPv4 has the tag that those of this end have. */
+static bool is_tagged_right(const struct end *e, const unsigned char *frame, size_t length)
+{
+	const unsigned char *type = frame + ETHERNET - 2;
+
+	if (length < ETHERNET + 4 + IPV4)
+		return false;
+	if (e->vid) {
+		if (type[0] != 0x81 || type[1] != 0x00 ||
+		    ((type[2] & 0x0f) << 8 | type[3]) != e->vid)
+			return false;
+		type += 4;
+	}
+	return type[0] == 0x08 && type[1] == 0x00;
+}
+
 static void count_frame(const struct end *e, const unsigned char *frame, size_t length)
 {
 	size_t before = outside(frame, length);
@@ -307,8 +325,7 @@ static void count_frame(const struct end *e, const unsigned char *frame, size_t 
 
 	frame += before;
 	length -= before;
-	if (length < ETHERNET + 20 || frame[12] != 0x08 || frame[13] != 0x00 ||
-	    length < stamp_at(frame) + sizeof(stamp))
+	if (!is_tagged_right(e, frame, length) || length < stamp_at(frame) + sizeof(stamp))
 		return;
 	memcpy(&stamp, frame + stamp_at(frame), sizeof(stamp));
 	if (stamp.run != the_run || stamp.stream >= stream_count)
@@ -394,7 +411,7 @@ static void make_ring(struct end *e, const char *ifname)
 
 static void open_end(struct end *e, char *text)
 {
-	char *where, *numbers, *number;
+	char *where, *numbers, *number, *vid;
 
 	e->tap = !strcmp(part(&text), "tap");
 	where = part(&text);
@@ -406,6 +423,8 @@ static void open_end(struct end *e, char *text)
 	while ((number = strsep(&numbers, ",")))
 		e->streams |= 1U << (atoi(number) % MOST);
 	e->hello_length = read_hex(part(&text), e->hello);
+	vid = strsep(&text, ":");
+	e->vid = vid ? atoi(vid) : 0;
 }
 
 static void say_hello(const struct end *e)

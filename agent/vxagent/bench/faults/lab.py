@@ -8,9 +8,10 @@
 
 Four tenants with a segment each, which drop unknown unicast: a frame whose receiver the switch has forgotten is lost
 and not flooded. a and b have listed MACs, the others are learned. Taps are single-queue and have XDP in front of tc;
-from a to b a second flow goes, of frames that XDP leaves to tc. Taps stand in for the NICs of the uplink and of the
-underlay. There is a stack behind none of the devices, and o0 has the address of the host's VTEP. A fifth tenant has
-what faults need for themselves: `spare` and `many`.
+from a to b a second flow goes, of frames that XDP leaves to tc. Between the fabric and e a flow goes each way, and
+between f and g. Taps stand in for the NICs of the uplink and of the underlay. There is a stack behind none of the
+devices, and o0 has the address of the host's VTEP. A fifth tenant has what faults need for themselves: `spare` and
+`many`.
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ VID = 12
 VNI = 5012
 SEGMENTS = ("red", "green", "blue", "violet", "grey")
 PORTS = ("t1", "t2", "t3", "t4", "v1", "v2")
-RECEIVERS = ("t2", "t3", "t4", "o0")  # taps
+RECEIVERS = ("t2", "t3", "t4", "u0", "o0")  # taps
 SPARE, MANY = "spare", "many"
 
 GRACE_S = 60.0
 
 A, B, C, D, E, F, G = ((f"02:00:00:00:00:{n:02x}", f"10.0.0.{n}") for n in range(1, 8))
+FABRIC = ("02:00:00:00:00:09", "10.0.0.9")
 NEAR, FAR = (("02:00:00:00:01:01", "192.0.2.1"), ("02:00:00:00:01:02", "192.0.2.2"))  # the VTEPs
 TUNNEL = Tunnel(sender=FAR, receiver=NEAR, vni=VNI)
 
@@ -229,27 +231,23 @@ class FaultLab:
             red,
             replace(red, name="tap → tap, by tc", options=True),
             Stream(name="veth → veth", sender=C, receiver=D, source="packet:v1"),
-            Stream(
-                name="uplink → tap",
-                sender=("02:00:00:00:00:09", "10.0.0.9"),
-                receiver=E,
-                vid=VID,
-                source=f"tap:{self._taps['u0']}",
-            ),
+            Stream(name="uplink → tap", sender=FABRIC, receiver=E, vid=VID, source=f"tap:{self._taps['u0']}"),
+            Stream(name="tap → uplink", sender=E, receiver=FABRIC, source=f"tap:{self._taps['t3']}"),
             Stream(name="tap → VTEP", sender=F, receiver=G, source=f"tap:{self._taps['t4']}"),
             Stream(name="VTEP → tap", sender=G, receiver=F, source=f"tap:{self._taps['o0']}", tunnel=TUNNEL),
         ]
 
     def _receivers(self) -> list[End]:
-        def greeting(end: tuple[str, str]) -> bytes:
-            return hello(*end)[VNET_HDR.size :]
+        def greeting(end: tuple[str, str], vid: int | None = None) -> bytes:
+            return hello(*end, vid=vid)[VNET_HDR.size :]
 
         return [
             End(where=f"tap:{self._taps['t2']}", streams=(0, 1), hello=greeting(B)),
             End(where="packet:v2", streams=(2,), hello=greeting(D)),
             End(where=f"tap:{self._taps['t3']}", streams=(3,), hello=greeting(E)),
-            End(where=f"tap:{self._taps['o0']}", streams=(4,), hello=TUNNEL.packet(greeting(G))),
-            End(where=f"tap:{self._taps['t4']}", streams=(5,), hello=greeting(F)),
+            End(where=f"tap:{self._taps['u0']}", streams=(4,), hello=greeting(FABRIC, VID), vid=VID),
+            End(where=f"tap:{self._taps['o0']}", streams=(5,), hello=TUNNEL.packet(greeting(G))),
+            End(where=f"tap:{self._taps['t4']}", streams=(6,), hello=greeting(F)),
         ]
 
 

@@ -78,17 +78,20 @@ class End:
         where: `tap:FD` or `packet:IFNAME`.
         streams: the numbers of those that are for it.
         hello: a frame that it sends each second, so that the switch goes on knowing where it is; b"": none.
+        vid: of the tag that frames have there, a tap; None: they have none.
     """
 
     where: str
     streams: Sequence[int]
     hello: bytes = b""
+    vid: int | None = None
 
     @property
     def word(self) -> str:
         """On the receiver's command line."""
         numbers = ",".join(map(str, self.streams))
-        return f"{self.where}:{numbers}:{for_end(self.where, self.hello) if self.hello else ''}"
+        greeting = for_end(self.where, self.hello) if self.hello else ""
+        return f"{self.where}:{numbers}:{greeting}" + ("" if self.vid is None else f":{self.vid}")
 
 
 def for_end(where: str, frame: bytes) -> str:
