@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vxagent.bench.faults.efforts import Effort
-from vxagent.bench.faults.lab import AGEING_S, Broken, FaultLab, config
+from vxagent.bench.faults.lab import AGEING_S, STREAMED, Broken, FaultLab, config
 from vxagent.lab.waiting import wait_until
 
 REAL = 10  # of the ports of an `apply`, those that have a device
@@ -36,7 +36,7 @@ def apply_many(lab: FaultLab, effort: Effort) -> None:
 
 def neighbours(lab: FaultLab, _effort: Effort) -> None:
     """`port attach` and `detach` of a neighbour, in each stream's segment."""
-    for segment in ("red", "green", "blue"):
+    for segment in STREAMED:
         lab.agent.cli("port", "attach", "spare", "--segment", segment)
         lab.agent.cli("port", "detach", "spare")
 
