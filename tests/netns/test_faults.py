@@ -89,6 +89,10 @@ def test_without_another_build_its_row_is_not_here(lab: FaultLab, monkeypatch: p
     assert done(lab, fault).not_here == "no other build is given (--other-build)"
 
 
+def test_taps_and_the_uplink_have_xdp(lab: FaultLab) -> None:
+    assert lab.fast == {"t1", "t2", "t3", "t4", "u0", "many"}
+
+
 # --- what is no pass -------------------------------------------------------------------------------
 
 
@@ -128,6 +132,29 @@ def test_an_agent_that_is_gone_is_found_out_and_started_again(lab: FaultLab) -> 
     found = done(lab, of(lambda lab, _: lab.agent.kill()))
     assert "no agent answers" in found.broken
     assert (found.lost, found.good) == (0, False)
+    lab.well()
+
+
+def test_a_port_that_has_lost_xdp_is_found_out(lab: FaultLab) -> None:
+    try:
+        found = done(lab, of(lambda lab, _: lab.agent.cli("port", "set", "t1", "--hook", "tc")))
+    finally:
+        lab.agent.cli("port", "set", "t1", "--hook", "auto")
+    assert found.broken == "afterwards XDP is gone from t1"
+    assert (found.lost, found.good) == (0, False)
+    lab.well()
+
+
+def test_an_uplink_that_has_lost_xdp_is_found_out(lab: FaultLab) -> None:
+    def again(*options: str) -> None:
+        lab.agent.cli("uplink", "del", "u0")
+        lab.agent.cli("uplink", "add", "u0", *options)
+
+    try:
+        found = done(lab, of(lambda *_: again("--hook", "tc")))
+    finally:
+        again()
+    assert found.broken == "afterwards XDP is gone from u0"
     lab.well()
 
 

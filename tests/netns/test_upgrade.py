@@ -142,20 +142,29 @@ class Learners:
             time.sleep(0.02)
 
 
+AT_XDP = {"ta", "tb"}
 STREAMS = (("a", "b"), ("c", "d"), ("d", "c"), ("c", "f"), ("f", "c"))
 
 
 @contextmanager
 def watched(rack: Rack) -> Iterator[None]:
-    """Nothing is lost, doubled or overtaken while this lasts, and it goes on afterwards."""
+    """Nothing is lost, doubled or overtaken while this lasts, and it goes on afterwards, by XDP where it did."""
     streams = {pair: rack.stream(*pair) for pair in STREAMS}
+    assert _at_xdp(rack.lan) == AT_XDP
     _flow_on(rack.lan)
     yield
     _flow_on(rack.lan)
+    assert _at_xdp(rack.lan) == AT_XDP
     ended = {pair: stream.finish() for pair, stream in streams.items()}
     for pair, (sent, heard) in ended.items():
         assert sent > RATE // 2, f"{pair}: the sender sent {sent}"
         assert (heard.received, heard.lost, heard.duplicated, heard.reordered) == (sent, 0, 0, 0), f"{pair}: {heard}"
+
+
+def _at_xdp(lan: Lan) -> set[str]:
+    """The ports where XDP runs, as the agent says and the kernel has it."""
+    says = {row["id"] for row in lan.client.get("v1", "ports") if row["hook"] == "xdp+tc"}
+    return {row["ifname"] for row in lan.links() if "xdp" in row} & says
 
 
 def _flow_on(lan: Lan) -> None:
@@ -185,6 +194,7 @@ def up(rack: Rack, build: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
         if build is not None:
             environment.setenv("PYTHONPATH", str(build))
         rack.lan.agent.up()
+    assert _at_xdp(rack.lan) == AT_XDP
 
 
 def layouts(lan: Lan) -> list[str]:
@@ -235,6 +245,11 @@ def test_reloads_under_traffic(rack: Rack) -> None:
         for _ in range(RELOADS):
             rack.lan.agent.cli("reload")
     assert rack.knows() >= {*MACS.values(), *learners.said}
+
+
+def test_a_port_that_has_lost_xdp_is_found_out(rack: Rack) -> None:
+    with pytest.raises(AssertionError, match="'ta'"), watched(rack):
+        rack.lan.agent.cli("port", "set", "ta", "--hook", "tc")
 
 
 def test_another_build_can_take_it_all_away(rack: Rack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,7 @@ class FaultLab:
         world, switch, agent: as their classes say.
         streams: through the switch.
         traffic: for senders beside them.
+        fast: the ports and uplinks that have XDP on this machine, and have to keep it.
         other: the directory of another build's package `vxagent`.
         said: the lines of refusals since it was last emptied.
     """
@@ -99,6 +100,7 @@ class FaultLab:
         world.cleanup.callback(self.agent.end)
         self.agent.up()
         self._plug_in()
+        self.fast = self.at_xdp()
         self.streams = Streams(directory, self.far, self._flows(), self._receivers(), rate)
 
     # The streams
@@ -180,6 +182,15 @@ class FaultLab:
             raise Broken(f"afterwards ready is {status['ready']} and the ports are {states}")
         if status["overlay"]["state"] != "up":
             raise Broken(f"afterwards the overlay is {status['overlay']}")
+        if slow := self.fast - self.at_xdp():
+            raise Broken(f"afterwards XDP is gone from {', '.join(sorted(slow))}")
+
+    def at_xdp(self) -> frozenset[str]:
+        """Ports and uplinks where XDP runs, as the agent says and the kernel has it. Raises CommandFailed."""
+        rows = [*self.agent.json("port", "list"), *self.agent.json("uplink", "list")]
+        says = {row["ifname"] for row in rows if row["hook"] == "xdp+tc"}
+        shown = json.loads(self.switch.ip("-j", "-d", "link", "show"))
+        return frozenset(one["ifname"] for one in shown if "xdp" in one and one["ifname"] in says)
 
     def revive(self) -> None:
         """Have an agent for the next fault, whatever the last one left. Raises CommandFailed."""
