@@ -190,8 +190,8 @@ faults: ## Kill, stop and starve an agent under 100,000 frames/s and count what 
 	$(need_root)
 	@$(MAKE) setup
 	@other=$$(mktemp -d); trap 'rm -rf "$$other"' EXIT; \
-	build=$$(PYTHONPATH=tests $(PY) -m support.builds "$$other/build"); \
-	.venv/bin/vxagent bench --faults --other-build "$$build" $(OPTIONS)
+	builds=$$(PYTHONPATH=tests $(PY) -m support.builds "$$other"); \
+	.venv/bin/vxagent bench --faults $$builds $(OPTIONS)
 
 HOSTS := 1000
 PORTS := 100

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from support.builds import OTHER_TABLES, make_build
+from support.builds import DROPS_ALL, FAILS_THE_VERIFIER, OTHER_TABLES, make_build
 from support.lan import clean_world
 from vxagent.bench.faults.efforts import QUICK, Effort
 from vxagent.bench.faults.figures import Figures
@@ -37,7 +37,8 @@ from vxagent.lab.world import World
 pytestmark = pytest.mark.alone  # streams in real-time priority: others would starve, and be blamed for it
 
 SHORT = replace(QUICK, kills=1, reloads=2, turns=1, away_s=0.5)
-REFUSE = ("database locked", "disk full", "bpffs read-only", "no descriptors")
+BUILDS = (OTHER_TABLES, FAILS_THE_VERIFIER, (*OTHER_TABLES, *DROPS_ALL))  # all but the first do not work
+REFUSE = ("broken build, up", "database locked", "disk full", "bpffs read-only", "no descriptors")
 RUN = 7
 
 
@@ -45,7 +46,8 @@ RUN = 7
 def lab() -> Iterator[FaultLab]:
     """One for all faults: each leaves it as it should be."""
     with clean_world() as world:
-        yield FaultLab(world, other=make_build(world.directory(), OTHER_TABLES))
+        other, *broken = (make_build(world.directory(), changes) for changes in BUILDS)
+        yield FaultLab(world, other=other, broken=broken)
 
 
 def done(lab: FaultLab, fault: Fault) -> Figures:
@@ -91,6 +93,23 @@ def test_without_another_build_its_row_is_not_here(lab: FaultLab, monkeypatch: p
 
 def test_taps_and_the_uplink_have_xdp(lab: FaultLab) -> None:
     assert lab.fast == {"t1", "t2", "t3", "t4", "u0", "many"}
+
+
+def test_builds_that_do_not_work_are_refused_for_what_is_wrong_with_them(lab: FaultLab) -> None:
+    (fault,) = (fault for fault in FAULTS if fault.name == "broken build, up")
+    said = done(lab, fault).said
+    for why in ("cannot load program vx_xdp", "do not pass their probe"):
+        assert any(why in line for line in said), said
+
+
+def test_a_build_that_should_be_refused_and_is_not_is_found_out(lab: FaultLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lab.other is not None
+    monkeypatch.setattr(lab, "broken", [lab.other])
+    (fault,) = (fault for fault in FAULTS if fault.name == "broken build, up")
+    found = done(lab, fault)
+    assert found.broken.endswith("was not refused")
+    assert (found.lost, found.good) == (0, False)
+    lab.well()
 
 
 # --- what is no pass -------------------------------------------------------------------------------

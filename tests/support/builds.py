@@ -80,4 +80,10 @@ def make_build(directory: Path, changes: Sequence[Change]) -> Path:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{make_build(Path(sys.argv[1]), OTHER_TABLES)}\n")
+    builds = (
+        ("--other-build", OTHER_TABLES),
+        ("--broken-build", FAILS_THE_VERIFIER),
+        ("--broken-build", (*OTHER_TABLES, *DROPS_ALL)),
+    )
+    for number, (option, changes) in enumerate(builds):
+        sys.stdout.write(f"{option} {make_build(Path(sys.argv[1], str(number)), changes)}\n")

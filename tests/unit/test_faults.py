@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,8 +151,10 @@ def outcome(monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
     """What a run comes to instead of being done, by root."""
     outcomes = [Outcome(machine=MACHINE, rate=120_000, results=(judged(ALL),))]
 
-    def run_faults(effort: Effort, tell: Callable[[Step], None], *, other: Path | None) -> Outcome:
-        assert other is None
+    def run_faults(
+        effort: Effort, tell: Callable[[Step], None], *, other: Path | None, broken: Sequence[Path]
+    ) -> Outcome:
+        assert (other, list(broken)) == (None, [])
         tell(Step(case="reload", doing="3 of 3" if effort is QUICK else "100 of 100", done=5, total=14))
         return outcomes[0]
 
@@ -202,13 +204,15 @@ def test_what_belongs_to_the_comparison_is_refused(words: str, capsys: pytest.Ca
     assert capsys.readouterr().err.startswith("vxagent: --faults has no picture and devices of its own")
 
 
+@pytest.mark.parametrize("option", ["--other-build", "--broken-build"])
 @pytest.mark.usefixtures("outcome")
-def test_another_build_that_is_none_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert command_line(["bench", "--faults", "--other-build", str(tmp_path)]) == 1
+def test_another_build_that_is_none_is_refused(option: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert command_line(["bench", "--faults", option, str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith(f"vxagent: {tmp_path} has no package vxagent")
 
 
+@pytest.mark.parametrize("option", ["--other-build", "--broken-build"])
 @pytest.mark.usefixtures("outcome")
-def test_another_build_belongs_to_the_faults(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert command_line(["bench", "--other-build", str(tmp_path)]) == 2
-    assert "--other-build goes with --faults" in capsys.readouterr().err
+def test_another_build_belongs_to_the_faults(option: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert command_line(["bench", option, str(tmp_path)]) == 2
+    assert f"{option} goes with --faults" in capsys.readouterr().err

@@ -50,12 +50,17 @@ class Agent:
             CommandFailed: it did not; says what its log says.
         """
         try:
-            self.cli(
-                *("up", "--detach", "--netns", self.netns.name),
-                *("--state-dir", str(self.state_dir), "--config", str(self.config_file)),
-            )
+            self.cli(*self.up_words)
         except CommandFailed as exc:
             raise CommandFailed(exc.command, exc.code, f"{exc.output}{self.log()}") from exc
+
+    @property
+    def up_words(self) -> tuple[str, ...]:
+        """Of the command line that starts it."""
+        return (
+            *("up", "--detach", "--netns", self.netns.name),
+            *("--state-dir", str(self.state_dir), "--config", str(self.config_file)),
+        )
 
     def log(self) -> str:
         """What it has logged so far."""

@@ -43,6 +43,12 @@ def bench(
             "--other-build", metavar="DIR", help="With --faults: another build, which takes over and hands back."
         ),
     ] = None,
+    broken_build: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--broken-build", metavar="DIR", help="With --faults: a build that does not work, and has to be refused."
+        ),
+    ] = None,
 ) -> int:
     """Measure the switch against the Linux bridge, on this machine, in a lab that it builds and removes."""
     if os.geteuid() != 0:
@@ -52,11 +58,13 @@ def bench(
             raise HostError(f"{file.absolute().parent} is not there, where {file.name} should go", "make it first")
     if other_build is not None and not faults:
         raise WrongUsage("--other-build goes with --faults")
+    if broken_build and not faults:
+        raise WrongUsage("--broken-build goes with --faults")
     if not faults:
         return _compare(quick, json_file, plot_file, on)
     if plot_file is not None or on is not None:
         raise WrongUsage("--faults has no picture and devices of its own: it goes without --plot and --on")
-    return of_faults.count(quick=quick, json_file=json_file, other=other_build)
+    return of_faults.count(quick=quick, json_file=json_file, other=other_build, broken=broken_build or ())
 
 
 def _compare(quick: bool, json_file: Path | None, plot_file: Path | None, on: str | None) -> int:

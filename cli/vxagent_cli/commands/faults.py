@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from vxagent.errors import HostError
@@ -10,18 +11,19 @@ from vxagent_cli.long_runs import give, progress
 from vxagent_cli.render import Object, column, one_line, table
 
 
-def count(*, quick: bool, json_file: Path | None, other: Path | None) -> int:
+def count(*, quick: bool, json_file: Path | None, other: Path | None, broken: Sequence[Path]) -> int:
     """Do all faults, print what became of the frames. 1 where something happened to any, or a refusal was none."""
     from vxagent.bench.faults import efforts, run  # noqa: PLC0415  # heavy, as all of the bench
     from vxagent.bench.faults.document import document, rows  # noqa: PLC0415  # only who measures pays
 
-    if other is not None and not (other / "vxagent" / "main.py").is_file():
-        raise HostError(
-            f"{other} has no package vxagent", "give the directory that a build is in, such as site-packages"
-        )
+    for build in (*broken, *([] if other is None else [other])):
+        if not (build / "vxagent" / "main.py").is_file():
+            raise HostError(
+                f"{build} has no package vxagent", "give the directory that a build is in, such as site-packages"
+            )
     effort = efforts.QUICK if quick else efforts.FULL
     with progress() as tell:
-        outcome = run.run_faults(effort, tell, other=other)
+        outcome = run.run_faults(effort, tell, other=other, broken=broken)
     give(document(outcome.machine, outcome.rate, outcome.results), json_file, lambda: _show(rows(outcome.results)))
     for one in outcome.results:
         if one.not_here:

@@ -15,7 +15,7 @@ class Effort:
         away_s: seconds for which it hangs, or is not there.
         ports: that one `apply` brings and the next one takes.
         entries: of the FDB, that age.
-        shortages: how often something is not to be had.
+        shortages: how often something is not to be had, or does not work.
     """
 
     kills: int

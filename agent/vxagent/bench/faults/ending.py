@@ -62,6 +62,27 @@ def other_build(lab: FaultLab, _effort: Effort) -> None:
         lab.agent.build = None
 
 
+def broken_build(lab: FaultLab, _effort: Effort) -> None:
+    """`stop`, `up` by a build that does not work, which is refused and changes nothing; `up` by this one."""
+    if not lab.broken:
+        raise NotHere("no build that does not work is given (--broken-build)")
+    for build in lab.broken:
+        lab.agent.cli("stop")
+        before = lab.xdp_programs(), lab.pins()
+        lab.agent.build = build
+        try:
+            lab.refused(*lab.agent.up_words)
+        except Broken:
+            lab.agent.cli("stop", check=False)
+            raise
+        finally:
+            lab.agent.build = None
+        if (lab.xdp_programs(), lab.pins()) != before:
+            raise Broken(f"the build in {build} was refused, and left other programs or pins")
+        lab.agent.up()
+        lab.well()
+
+
 def out_of_memory(lab: FaultLab, _effort: Effort) -> None:
     """The agent alone in a memory cgroup that gives no more, and a document that takes more: the kernel kills it."""
     pid = lab.agent.pid

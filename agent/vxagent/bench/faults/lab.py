@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,12 +80,14 @@ class FaultLab:
         traffic: for senders beside them.
         fast: the ports and uplinks that have XDP on this machine, and have to keep it.
         other: the directory of another build's package `vxagent`.
+        broken: likewise, of builds that do not work.
         said: the lines of refusals since it was last emptied.
     """
 
-    def __init__(self, world: World, rate: int = RATE, other: Path | None = None) -> None:
+    def __init__(self, world: World, rate: int = RATE, other: Path | None = None, broken: Sequence[Path] = ()) -> None:
         self.world = world
         self.other = other
+        self.broken = broken
         self.switch = world.namespace("sw")
         self.far = world.namespace("far")
         self.said: list[str] = []
@@ -188,9 +190,16 @@ class FaultLab:
     def at_xdp(self) -> frozenset[str]:
         """Ports and uplinks where XDP runs, as the agent says and the kernel has it. Raises CommandFailed."""
         rows = [*self.agent.json("port", "list"), *self.agent.json("uplink", "list")]
-        says = {row["ifname"] for row in rows if row["hook"] == "xdp+tc"}
+        return frozenset(row["ifname"] for row in rows if row["hook"] == "xdp+tc") & self.xdp_programs().keys()
+
+    def xdp_programs(self) -> dict[str, int]:
+        """Device → the number of the program at its XDP hook."""
         shown = json.loads(self.switch.ip("-j", "-d", "link", "show"))
-        return frozenset(one["ifname"] for one in shown if "xdp" in one and one["ifname"] in says)
+        return {one["ifname"]: one["xdp"]["prog"]["id"] for one in shown if "xdp" in one}
+
+    def pins(self) -> frozenset[Path]:
+        """What is pinned."""
+        return frozenset((self.agent.run_dir / "bpf").rglob("*"))
 
     def revive(self) -> None:
         """Have an agent for the next fault, whatever the last one left. Raises CommandFailed."""

@@ -97,11 +97,17 @@ class Faults:
 
 
 def run_faults(
-    effort: Effort, tell: Tell, *, rate: int = RATE, faults: Sequence[Fault] = FAULTS, other: Path | None = None
+    effort: Effort,
+    tell: Tell,
+    *,
+    rate: int = RATE,
+    faults: Sequence[Fault] = FAULTS,
+    other: Path | None = None,
+    broken: Sequence[Path] = (),
 ) -> Outcome:
     """Do them in a lab that is built for it and gone afterwards, also when a signal ends it.
 
-    `other`: the directory of another build's package `vxagent`.
+    `other`: the directory of another build's package `vxagent`; `broken`: of builds that do not work.
 
     Raises:
         HostError: this machine lacks what it takes.
@@ -110,7 +116,7 @@ def run_faults(
     tell(Step(case="lab", doing="building", done=0, total=len(faults)))
     try:
         with World() as world:
-            results = Faults(FaultLab(world, rate, other), effort, tell, faults).run()
+            results = Faults(FaultLab(world, rate, other, broken), effort, tell, faults).run()
     except Stopped as exc:
         raise Interrupted(exc) from exc
     except CommandFailed as exc:

@@ -63,6 +63,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(name="out of memory, up", times=_shortages, strike=ending.out_of_memory),
     Fault(name="reload", times=_reloads, strike=working.reload),
     Fault(name="other build, back", times=_upgrades, strike=ending.other_build),
+    Fault(name="broken build, up", times=_shortages, strike=ending.broken_build),
     Fault(name="apply", times=_once, strike=working.apply_many),
     Fault(name="attach, detach", times=_turns, strike=working.neighbours),
     Fault(name="fdb flush", times=_turns, strike=working.flush),
