@@ -188,13 +188,26 @@ def test_a_frame_lost_ends_the_command_with_1(outcome: list[Outcome], capsys: py
     assert [(one["lost"], one["good"]) for one in found] == [(0, True), (1, False)]
 
 
-def test_a_run_that_was_too_slow_says_so(outcome: list[Outcome], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_was_too_slow_says_so(
+    outcome: list[Outcome], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     slow = judged(replace(ALL, realtime=False), replace(SENT, ns=30_000_000))
     outcome[0] = replace(outcome[0], results=(slow,))
-    assert command_line(["bench", "--faults"]) == 0
-    told = capsys.readouterr().err
-    assert "vxagent: reload: without real-time priority" in told
-    assert "vxagent: reload: only 10,000 frames/s could be sent\n" in told
+    file = tmp_path / "faults.json"
+    assert command_line(["bench", "--faults", "--json", str(file)]) == 0
+    told = capsys.readouterr()
+    assert "vxagent: reload: without real-time priority" in told.err
+    assert "vxagent: reload: only 10,000 frames/s could be sent\n" in told.err
+    assert told.out.splitlines()[-1].startswith("reload (slow) ")
+    (result,) = json.loads(file.read_text())["results"]
+    assert (result["good"], result["slow"]) == (True, list(slow.slow))
+    assert [why.split()[0] for why in slow.slow] == ["without", "only"]
+
+
+@pytest.mark.parametrize(("ns", "slow"), [(3_000_000, ()), (3_000_030, ("only 99,999 frames/s could be sent",))])
+def test_a_hundred_thousand_frames_a_second_are_enough(ns: int, slow: tuple[str, ...]) -> None:
+    found = judged(ALL, replace(SENT, ns=ns))
+    assert (found.good, found.slow) == (True, slow)
 
 
 @pytest.mark.parametrize("words", ["--plot b.svg", "--on tap0,tap1"])

@@ -30,10 +30,8 @@ def count(*, quick: bool, json_file: Path | None, other: Path | None, broken: Se
             print(f"vxagent: {one.fault} is not done here: {one_line(one.not_here)}", file=sys.stderr)
         elif not one.good:
             print(f"vxagent: {one.fault}: {one_line(one.why)}", file=sys.stderr)
-        if not one.realtime:
-            print(f"vxagent: {one.fault}: without real-time priority, receivers may have no room", file=sys.stderr)
-        if not one.not_here and one.rate < outcome.promised:
-            print(f"vxagent: {one.fault}: only {one.rate:,.0f} frames/s could be sent", file=sys.stderr)
+        for why in one.slow:
+            print(f"vxagent: {one.fault}: {why}", file=sys.stderr)
     return 0 if outcome.good else 1
 
 

@@ -34,6 +34,7 @@ def _result(found: Figures) -> Document:
         "rate": round(found.rate),
         "seconds": round(found.seconds, 1),
         "realtime": found.realtime,
+        "slow": list(found.slow),
         "valid": found.valid,
         "good": found.good,
         "why": None if found.good else found.why,
@@ -52,7 +53,7 @@ def _row(found: Figures) -> dict[str, Any]:
     if found.not_here:
         return dict.fromkeys((*COUNTS, "times", "frames/s", "seconds")) | {"fault": f"{found.fault} (not here)"}
     return {
-        "fault": found.fault,
+        "fault": f"{found.fault} (slow)" if found.slow else found.fault,
         "times": found.times,
         **{name: f"{getattr(found, name):,}" for name in COUNTS},
         "frames/s": f"{found.rate:,.0f}",

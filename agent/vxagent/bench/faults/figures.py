@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 NS_PER_S = 1_000_000_000
+PROMISED = 100_000  # frames in a second, at which nothing may happen to any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,14 @@ class Figures:
         """Nothing happened to any frame, and what else should be was so. What cannot be done here is no failure."""
         harmed = self.lost or self.duplicated or self.reordered or self.astray
         return bool(self.not_here) or (self.valid and not harmed and not self.broken and self.sent > 0)
+
+    @property
+    def slow(self) -> tuple[str, ...]:
+        """Why it shows less than is promised, however good it is; empty: it does not."""
+        if self.not_here:
+            return ()
+        slow = () if self.rate >= PROMISED else (f"only {self.rate:,.0f} frames/s could be sent",)
+        return slow if self.realtime else ("without real-time priority, receivers may have no room", *slow)
 
     @property
     def why(self) -> str:

@@ -27,14 +27,11 @@ class Outcome:
 
     Attributes:
         rate: frames that were to be sent in a second.
-        promised: so many a second are enough.
     """
 
     machine: Machine
     rate: int
     results: tuple[Figures, ...]
-
-    promised: int = 100_000
 
     @property
     def good(self) -> bool:
