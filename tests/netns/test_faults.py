@@ -112,6 +112,11 @@ def test_a_build_that_should_be_refused_and_is_not_is_found_out(lab: FaultLab, m
     lab.well()
 
 
+def test_on_a_full_disk_everything_that_is_refused_says_so(lab: FaultLab) -> None:
+    (fault,) = (fault for fault in FAULTS if fault.name == "disk full")
+    assert {"the disk is full" in line for line in done(lab, fault).said} == {True}
+
+
 # --- what is no pass -------------------------------------------------------------------------------
 
 

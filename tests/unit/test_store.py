@@ -217,6 +217,17 @@ def test_sqlite_says_that_the_disk_is_full(tmp_path: Path) -> None:
         assert store.load() == {("segment", "red"): RED}
 
 
+@pytest.mark.parametrize(("room", "says"), [(0, "the disk is full; make room"), (1, "disk I/O error")])
+def test_a_start_on_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, says: str) -> None:
+    LocalStore(tmp_path).close()
+    before = os.statvfs(tmp_path)
+    fields = [*before[:4], room, *before[5:]]
+    monkeypatch.setattr("os.statvfs", lambda _: os.statvfs_result(fields))
+    with file_size_limit(0), pytest.raises(StoreError, match=f"cannot be used: {says}"):
+        LocalStore(tmp_path)
+    LocalStore(tmp_path).close()
+
+
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file or directory"):
         LocalStore(tmp_path / "absent")

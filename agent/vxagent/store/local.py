@@ -91,6 +91,12 @@ class LocalStore:
         with self._store_errors("cannot be closed"):
             self._database.close()
 
+    def _no_room(self) -> bool:
+        try:
+            return os.statvfs(self.path.parent).f_bavail == 0
+        except OSError:
+            return False
+
     def _is_empty(self) -> bool:
         return not self.path.exists() or self.path.stat().st_size == 0
 
@@ -137,6 +143,8 @@ class LocalStore:
 
     def _store_error(self, what: str, error: Exception) -> StoreError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended one
+        if code == sqlite3.SQLITE_IOERR and self._no_room():
+            code = sqlite3.SQLITE_FULL  # so it is, if not to SQLite, for the index of a log that cannot grow
         match code:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 why, mend = "another process holds it", f"see `fuser {self.path}`"

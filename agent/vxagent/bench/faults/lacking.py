@@ -40,12 +40,21 @@ def database_locked(lab: FaultLab, _effort: Effort) -> None:
 
 
 def disk_full(lab: FaultLab, _effort: Effort) -> None:
-    """The state directory's file system has no room left, for commands and for a start."""
+    """The state directory's file system is full, for commands, and for a start after a kill and after `stop`."""
     lab.agent.cli("stop")  # its log is written back and gone: there is no room in it
     lab.agent.up()
     with filled(lab.agent.state_dir):
         lab.refused(*_ATTACH)
         lab.refused(*_ADD)
+        lab.agent.kill()
+        started = _starts(lab)
+    if not started:
+        lab.agent.up()
+    lab.agent.cli("stop")
+    with filled(lab.agent.state_dir):
+        started = _starts(lab)
+    if not started:
+        lab.agent.up()
     lab.works()
 
 
@@ -70,6 +79,16 @@ def no_descriptors(lab: FaultLab, _effort: Effort) -> None:
         if any(port["id"] == SPARE for port in lab.agent.json("port", "list")):
             lab.agent.cli("port", "detach", SPARE)
     lab.works()
+
+
+def _starts(lab: FaultLab) -> bool:
+    """Whether an agent starts now, and is well; otherwise it says why not in one line. Raises Broken."""
+    done = lab.agent.cli(*lab.agent.up_words, check=False)
+    if done.returncode == 0:
+        lab.well()
+        return True
+    lab.check_refusal(done)
+    return False
 
 
 @contextmanager
