@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +18,7 @@ from vxagent.datapath.bpf_map import Map, MapType
 from vxagent.datapath.counters import Counters
 from vxagent.datapath.fdb_map import FdbMap
 from vxagent.datapath.table_reader import TableReader
+from vxagent.errors import MapFull
 
 SECOND = 1_000_000_000
 AGEING = 60 * SECOND  # a machine that has just started has no entry that is much older
@@ -347,3 +350,40 @@ def test_a_ring_is_no_table(kernel: Kernel) -> None:
     for opened in kernel.maps.values():
         if opened.spec.type not in (MapType.RINGBUF, MapType.DEVMAP):
             assert sum(batch.count for batch in opened.batches()) in (0, opened.spec.max_entries)
+
+
+# A full map
+
+
+def full(kernel: Kernel, holds: dict[int, int]) -> FdbMap:
+    """A small one, in which ports hold so many learned entries."""
+    spec = maps.declare(replace(SIZES, fdb=sum(holds.values())))["fdb"]
+    kernel.maps["fdb"].close()
+    kernel.maps["fdb"] = Map.create(spec)
+    macs = itertools.count()
+    for port, count in holds.items():
+        for mac in itertools.islice(macs, count):
+            kernel.learn(mac, port)
+    return FdbMap(kernel.maps["fdb"], kernel.maps["moves"], kernel.maps["learning"], kernel.maps["forgotten"])
+
+
+def test_what_is_stated_has_room_where_learned_entries_have_taken_all(kernel: Kernel) -> None:
+    fdb = full(kernel, {1: 3000, 2: 5000, 3: 20})
+    row = FdbRow(port=4, segment=2, origin=Origin.CLUSTER, flags=FdbFlag(0))
+    for mac in range(1500):
+        fdb.put(fdb_key(2, mac), row)
+    assert [kernel.held(port) for port in (1, 3)] == [3000, 20]
+    assert 5000 - 1500 - 1024 <= kernel.held(2) <= 5000 - 1500
+    at = [entry for entry in fdb.entries(AGEING) if entry.port == 4]
+    assert len(at) == 1500
+    assert sum(entry.port == 2 for entry in fdb.entries(AGEING)) == kernel.held(2)
+
+
+def test_a_map_that_is_full_of_what_is_stated_takes_no_more(kernel: Kernel) -> None:
+    fdb = full(kernel, {1: 100})
+    row = FdbRow(port=4, segment=2, origin=Origin.STATIC, flags=FdbFlag(0))
+    for mac in range(100):
+        fdb.put(fdb_key(2, mac), row)
+    with pytest.raises(MapFull, match=r"map fdb is full \(100 entries\)"):
+        fdb.put(fdb_key(2, 100), row)
+    assert kernel.held(1) == 0

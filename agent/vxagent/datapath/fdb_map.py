@@ -20,10 +20,13 @@ from vxagent.core.tables import Origin, Row, Table, split_fdb_key
 from vxagent.datapath import abi, codec
 from vxagent.datapath.base import FdbEntry
 from vxagent.datapath.bpf_map import Map, Update
+from vxagent.errors import MapFull
 
 _U64 = 1 << 64
 _ENTRY = abi.FDB_ENTRY.struct
 _NS = 1_000_000_000
+_ROOM = 1024  # entries; more than are learned while one is written
+_TRIES = 3
 
 # port, segment, seen_ns of a learned entry → whether it has to go
 _Doomed = Callable[[int, int, int], bool]
@@ -70,15 +73,16 @@ class FdbMap:
             )
 
     def put(self, key: int, row: Row) -> None:
-        """Write a static or cluster entry; a learned one in its place is forgotten.
+        """Write a static or cluster entry; a learned one in its place is forgotten. Where all is full, some of those go
+        that the port with the most of them has learned: no VM can keep out what is stated.
 
         Raises:
-            MapFull: no more entries.
+            MapFull: no more entries, and none is learned.
         """
         raw = codec.encode_key(Table.FDB, key)
         with self._lock:
             before = self._fdb.lookup(raw)
-            self._fdb.update(raw, codec.encode(Table.FDB, row))
+            self._write(raw, codec.encode(Table.FDB, row))
             self._moves.delete(raw)
             self._forget_if_learned(before)
 
@@ -124,7 +128,23 @@ class FdbMap:
             self._learning.update(key, bytes(abi.LEARNING.size))
             self._forgotten.update(key, bytes(codec.U64.size))
 
-    def _remove(self, doomed: _Doomed) -> int:
+    def _write(self, key: bytes, value: bytes) -> None:
+        for left in reversed(range(_TRIES)):
+            try:
+                self._fdb.update(key, value)
+            except MapFull:
+                if not left or not self._make_room():
+                    raise
+            else:
+                return
+
+    def _make_room(self) -> int:
+        """Forget some of what has been learned behind the port that has learned most; return how many."""
+        holds = {port: (learned - forgotten) % _U64 for port, (learned, forgotten) in self._learned().items()}
+        most = max(holds, key=holds.__getitem__)
+        return self._remove(lambda port, _segment, _seen_ns: port == most, _ROOM)
+
+    def _remove(self, doomed: _Doomed, at_most: int | None = None) -> int:
         gone: Counter[int] = Counter()
         moved = {key for key, _ in self._moves_rows()}
         for key, (port, _, segment, origin, _, seen_ns) in self._raw():
@@ -135,6 +155,8 @@ class FdbMap:
                 owner = self._take_out(raw, doomed)
                 if owner is not None:
                     gone[owner] += 1
+                if gone.total() == at_most:
+                    break
         for port, count in gone.items():
             self._add_forgotten(port, count)
         return gone.total()
