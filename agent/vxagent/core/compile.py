@@ -78,7 +78,7 @@ def rows_of(state: State, neighbours: Neighbours, owner: Owner) -> Rows:  # noqa
             return _fdb_rows(state, segment, mac)
         case "told":
             segment, _, port = name.partition("/")
-            return _told_rows(state, neighbours, segment, port)
+            return _told_rows(state, segment, port)
         case "neighbour":
             segment, _, address = name.partition("/")
             return _neighbour_rows(state, neighbours, segment, address)
@@ -298,8 +298,8 @@ def _place_rows(
     return rows
 
 
-def _told_rows(state: State, neighbours: Neighbours, segment: str, port: str) -> Rows:
-    """Where the VM of another host's port is, as the cluster says. What is stated here comes before that."""
+def _told_rows(state: State, segment: str, port: str) -> Rows:
+    """Where the VM of another host's port is, as the cluster says."""
     told = state.remote.told.get((segment, port))
     if segment not in state.segments or state.segments[segment].vni is None:
         return {}  # the fabric knows where it is
@@ -310,12 +310,11 @@ def _told_rows(state: State, neighbours: Neighbours, segment: str, port: str) ->
     at = state.handle_of_segment(segment)
     rows: Rows = {}
     for mac in told.macs:
-        if (segment, mac) not in state.fdb:
-            rows[Table.FDB, fdb_key(at, mac_to_int(mac))] = FdbRow(
-                port=handle, segment=at, origin=Origin.CLUSTER, flags=FdbFlag(0)
-            )
+        rows[Table.FDB, fdb_key(at, mac_to_int(mac))] = FdbRow(
+            port=handle, segment=at, origin=Origin.CLUSTER, flags=FdbFlag(0)
+        )
     for ip in told.ips if len(told.macs) == 1 else ():
-        if "/" in ip or neighbours.named(segment, ip) is not None:
+        if "/" in ip:
             continue
         address = ip_address(ip)
         rows[Table.NEIGHBOURS, neighbour_key(at, address)] = NeighbourRow(

@@ -31,10 +31,11 @@ from vxagent.core.effects import (
 from vxagent.core.hooks import choose
 from vxagent.core.neighbours import Neighbours, claims_of
 from vxagent.core.numbers import UNDERLAY, owner_of, slots_for
+from vxagent.core.ownership import take
 from vxagent.core.row_changes import consequences, row_changes
 from vxagent.core.saved import documents_of
 from vxagent.core.state import Attachment, Before, Owner, State, internal_mac, internal_peer
-from vxagent.core.tables import OverlayRow, Rows, Table
+from vxagent.core.tables import OverlayRow, Table
 from vxagent.core.unfinished import UNFINISHED
 from vxagent.core.unfinished import to_document as unfinished_document
 from vxagent.model.device import Device
@@ -355,15 +356,8 @@ class _Planner:
 
     def _rows(self) -> tuple[list[Effect], list[Effect]]:
         """Row effects, deletions first, and what follows from them."""
-        was: Rows = {}
-        now: Rows = {}
         neighbours = Neighbours(self.state.ports.values())
-        for owner in self.touched:
-            was.update(self.state.owned.pop(owner, {}))
-            rows = rows_of(self.state, neighbours, owner)
-            if rows:
-                self.state.owned[owner] = rows
-            now.update(rows)
+        was, now = take(self.state, {owner: rows_of(self.state, neighbours, owner) for owner in self.touched})
         changes = row_changes(self.state.rows, was, now)
         for rowkey in was.keys() - now.keys():
             self.state.rows.pop(rowkey, None)

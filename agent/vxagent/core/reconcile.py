@@ -59,7 +59,7 @@ def reconcile(
     attached = {handle: ifindex for handle, ifindex in attached.items() if handle not in detached}
     names = {device.ifindex: device.ifname for device in devices}
     state.rows = dict(rows)
-    state.owned = {_ORPHANS: dict(rows)}
+    state.owned, state.shadowed = {_ORPHANS: dict(rows)}, {}
     state.attached = {handle: (ifindex, names.get(ifindex, "")) for handle, ifindex in attached.items()}
     state.xdp = dict(xdp)
     for name in state.ports:

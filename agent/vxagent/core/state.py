@@ -9,7 +9,7 @@ from vxagent.core.effects import Effect, Xdp
 from vxagent.core.migration import HERE, Placement, placement
 from vxagent.core.numbers import UNDERLAY, VTEP, Numbers, underlay_owner, vtep_owner
 from vxagent.core.remote import NO_CLUSTER, Remote
-from vxagent.core.tables import PortMode, Rows
+from vxagent.core.tables import PortMode, Row, RowKey, Rows
 from vxagent.errors import NotFound
 from vxagent.model.device import Device
 from vxagent.model.fdb import StaticEntry
@@ -73,6 +73,7 @@ class State:
         devices: by ifname, as netlink last showed them.
         rows: what the kernel's tables hold.
         owned: which rows belong to whom.
+        shadowed: what the cluster says of rows that somebody here owns, and who would own them.
         attached: port handle → device that its program runs on.
         xdp: port handle → what XDP does there, where it does anything.
     """
@@ -93,6 +94,7 @@ class State:
     devices: dict[str, Device] = field(default_factory=dict)
     rows: Rows = field(default_factory=dict)
     owned: dict[Owner, Rows] = field(default_factory=dict)
+    shadowed: dict[RowKey, tuple[Owner, Row]] = field(default_factory=dict)
     attached: dict[int, Attachment] = field(default_factory=dict)
     xdp: dict[int, Xdp] = field(default_factory=dict)
 
@@ -111,6 +113,7 @@ class State:
             devices=dict(self.devices),
             rows=dict(self.rows),
             owned=dict(self.owned),
+            shadowed=dict(self.shadowed),
             attached=dict(self.attached),
             xdp=dict(self.xdp),
         )
