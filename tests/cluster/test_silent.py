@@ -1,6 +1,6 @@
 """A host that dies: nothing is flooded to it once it has been silent for long enough, until it is back.
 
-  a ──────► b        c             broadcasts; host 2 is cut off, with its agent dead
+  a ──────► b        c             broadcasts; host 2 is cut off, with its agent dead; of host 3 only the agent is
 host 1    host 2   host 3
 """
 
@@ -29,20 +29,22 @@ def test_nothing_is_flooded_to_a_host_that_is_dead_until_it_is_back(fleet: Clust
     a, b, c = (host.veth(host.unique("v"), segment) for host in fleet.hosts)
     with fleet.underlay.sniff("h1") as sniffer:
         assert flooded_to(a, sniffer, three.vtep) == {two.vtep, three.vtep}
-        two.agent.kill()
+        for host in (two, three):
+            host.agent.kill()
         two.switch.ip("link", "set", UNDERLAY, "down")
         try:
-            wait_until(
-                lambda: two.vtep not in flooded_to(a, sniffer, three.vtep), within=GIVEN_UP_S, what="it is given up"
-            )
+            wait_until(lambda: silent(one) == [two.name], within=GIVEN_UP_S, what="it is given up")
+            assert flooded_to(a, sniffer, three.vtep) == {three.vtep}
             assert fleet.stored.read(f"port/{b.port}")["owner"] == two.name
-            assert silent(one) == ["host2"]
             assert [row["what"] for row in one.client.get("v1", "doctor") if "host2" in row["what"]] == [SAID]
+            two.switch.ip("link", "set", UNDERLAY, "up")
+            wait_until(lambda: silent(one) == [], within=GIVEN_UP_S, what="it answers, without an agent")
+            eventually(lambda: two.vtep in flooded_to(a, sniffer, three.vtep), "it is flooded to again")
         finally:
             two.switch.ip("link", "set", UNDERLAY, "up")
-            two.agent.up()
+            for host in (two, three):
+                host.agent.up()
         fleet.connected()
-        eventually(lambda: two.vtep in flooded_to(a, sniffer, three.vtep), "it is flooded to again")
     assert silent(one) == []
     assert [len(copies) for copies in fleet.hear(a, frame(BROADCAST, a.mac), b, c)] == [1, 1]
 

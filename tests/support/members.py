@@ -72,6 +72,7 @@ class Member(FakeHost):
         running: its agent.
         kv: the agent's way to the engine.
         here: VTEPs of hosts that are there when they are asked.
+        mute: VTEPs of which nobody says whether they are.
         asked: how often one was.
         waits: of the next agent.
     """
@@ -91,6 +92,7 @@ class Member(FakeHost):
         self.running: Agent
         self.kv: FakeKv
         self.here: set[str] = set()
+        self.mute: set[str] = set()
         self.asked = 0
         self._engine = engine
         self._away = False
@@ -115,9 +117,9 @@ class Member(FakeHost):
         self.kv.away = self._away
         return self.kv
 
-    async def _answers(self, vtep: str) -> bool:
+    async def _answers(self, vtep: str) -> bool | None:
         self.asked += 1
-        return vtep in self.here
+        return None if vtep in self.mute else vtep in self.here
 
     @property
     def away(self) -> bool:

@@ -16,7 +16,9 @@ from support.members import (
     MAC7,
     MAC8,
     MAC9,
+    QUICK,
     RED,
+    SOON_S,
     Hosts,
     Member,
     frame,
@@ -30,9 +32,12 @@ from vxagent.core.switch import Draft
 from vxagent.datapath.fake_forwarding import Frame
 from vxagent.errors import ClusterAmbiguous, ClusterAway, Conflict, HostError, WrongPhase
 from vxagent.model.binding import Phase
+from vxagent.model.fdb import StaticEntry
 from vxagent.model.ids import mac_to_int
 from vxagent.model.port import Port, PortState, Uplink
+from vxagent.runtime.evacuation import evacuate
 from vxagent.runtime.membership import Connection
+from vxagent.runtime.silence import is_there
 from vxagent.store.fake_kv import Lost
 from vxagent.store.session import TTL_S
 
@@ -507,7 +512,7 @@ async def test_what_somebody_has_taken_meanwhile_is_said_and_keeps_nothing_else_
         await a.attach("vm8", "tap1", macs=(MAC8,))
         await a.stop()
         hosts.lose_session(a)
-        await b.migrations.evacuate("hv1")
+        await evacuate(b.running.changes, b.membership.cluster, "hv1")
         with caplog.at_level(logging.ERROR):
             await a.start()
             await a.connected()
@@ -634,6 +639,42 @@ async def test_a_bridge_that_is_dead_and_silent_is_replaced_one_that_answers_is_
         await until(lambda: hosts.key("bridge/red") == b'{"host":"hv2"}')
 
 
+async def test_a_host_that_goes_down_leaves_its_bridges_to_others() -> None:
+    """It answers who asks whether it is there."""
+    async with hosts_with(2, RED) as hosts:
+        a, b = hosts.all
+        for host in hosts.all:
+            await host.change(lambda draft: draft.add_uplink(Uplink(ifname="eth2")))
+            await until(lambda: hosts.key("bridge/red") == b'{"host":"hv1"}')
+        b.here.add(a.vtep)
+        await until(lambda: a.state.bridges("red"))
+        await a.running.down()
+        await until(lambda: b.state.bridges("red"))
+        assert hosts.key("bridge/red") == b'{"host":"hv2"}'
+
+
+async def test_a_store_that_lost_everything_has_no_second_bridge() -> None:
+    async with hosts_with(2, RED) as hosts:
+        a, b = hosts.all
+        for host in hosts.all:
+            await host.change(lambda draft: draft.add_uplink(Uplink(ifname="eth2")))
+            await until(lambda: hosts.key("bridge/red") == b'{"host":"hv1"}')
+        await until(lambda: a.state.bridges("red"))
+        hosts.engine.lose_everything()
+        seen: set[tuple[bool, bool]] = set()
+
+        def all_is_back() -> bool:
+            seen.add((a.state.bridges("red"), b.state.bridges("red")))
+            return hosts.key("bridge/red") is not None and hosts.keys("has") == {"red/hv1", "red/hv2"}
+
+        await until(all_is_back)
+        for host in hosts.all:
+            await host.connected()
+        await asyncio.sleep(2 * QUICK.reset_s)
+        assert all_is_back()
+        assert seen == {(True, False)}
+
+
 # Silence
 
 
@@ -651,3 +692,114 @@ async def test_nothing_is_flooded_to_a_host_that_is_silent_until_it_is_back() ->
         await b.start()
         await until(lambda: not a.state.remote.peers["hv2"].silent)
         assert hosts.send(a, "tap0", frame(MAC7)) == {"hv2/tap0"}
+
+
+async def test_a_host_that_answers_again_is_flooded_to_though_its_agent_is_dead() -> None:
+    async with hosts_with(2, BLUE) as hosts:
+        a, b = hosts.all
+        await a.attach("vm7", macs=(MAC7,))
+        await b.attach("vm8", macs=(MAC8,))
+        await until(lambda: a.fdb(MAC8))
+        await b.stop()
+        hosts.lose_session(b)
+        await until(lambda: a.state.remote.peers["hv2"].silent)
+        a.here.add(b.vtep)
+        await until(lambda: not a.state.remote.peers["hv2"].silent)
+        assert hosts.send(a, "tap0", frame(MAC7)) == {"hv2/tap0"}
+        a.here.clear()
+        await until(lambda: a.state.remote.peers["hv2"].silent)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_where_nobody_says_whether_a_host_is_there_it_stays_what_it_is(silent: bool) -> None:
+    """A firewall drops the question: a host that bridges goes on, and a second one would make a loop."""
+    async with hosts_with(2, RED) as hosts:
+        a, b = hosts.all
+        for host in hosts.all:
+            await host.change(lambda draft: draft.add_uplink(Uplink(ifname="eth2")))
+            await until(lambda: hosts.key("bridge/red") == b'{"host":"hv1"}')
+        await until(lambda: b.state.remote.bridges == {"red": "hv1"})
+        if not silent:
+            b.mute.add(a.vtep)
+        await a.stop()
+        hosts.lose_session(a)
+        await until(lambda: b.state.remote.peers["hv1"].silent or not silent)
+        b.mute.add(a.vtep)
+        asked = b.asked
+        await until(lambda: b.asked > asked + 2)
+        assert b.state.remote.peers["hv1"].silent is silent
+        assert hosts.key("bridge/red") == (b'{"host":"hv2"}' if silent else b'{"host":"hv1"}')
+
+
+async def test_a_host_that_comes_back_while_it_is_asked_is_not_silent() -> None:
+    async with hosts_with(2, BLUE) as hosts:
+        a, b = hosts.all
+        await b.stop()
+        hosts.lose_session(b)
+        asked = asyncio.Event()
+        back = asyncio.Event()
+
+        async def answers(vtep: str) -> bool:
+            asked.set()
+            await back.wait()
+            return False
+
+        a.membership._silence._answers = answers
+        await asked.wait()
+        await b.start()
+        await until(lambda: "hv2" in a.membership.live)
+        back.set()
+        await asyncio.sleep(5 * QUICK.refused_s)
+        assert not a.state.remote.peers["hv2"].silent
+
+
+async def test_this_machine_is_there() -> None:
+    assert await is_there("127.0.0.1", within_s=SOON_S)
+
+
+# Who has a MAC
+
+
+async def test_what_is_attached_here_comes_before_what_the_cluster_said_of_the_mac_before() -> None:
+    """Its VM was stopped elsewhere and is started here, as another port; this host hears late that the other went."""
+    async with hosts_with(2, BLUE) as hosts:
+        a, b = hosts.all
+        await a.attach("vm7", macs=(MAC7,), ips=(IP7,))
+        await until(lambda: b.fdb(MAC7) == VTEP1 and b.neighbours() == {IP7: VTEP1})
+        b.kv.deaf = True
+        await a.detach("vm7")
+        await b.attach("vm8", macs=(MAC7,), ips=(IP7,))
+        assert (b.fdb(MAC7), b.neighbours()) == ("vm8", {IP7: "vm8"})
+        b.kv.deaf = False
+        await until(lambda: "vm7" not in b.state.remote.ports and "vm8" in b.state.remote.ports)
+        assert (b.fdb(MAC7), b.neighbours()) == ("vm8", {IP7: "vm8"})
+        await b.running.reload()
+        assert (b.fdb(MAC7), b.neighbours()) == ("vm8", {IP7: "vm8"})
+        await b.detach("vm8")
+        assert (b.fdb(MAC7), b.neighbours(), b.state.shadowed) == (None, {}, {})
+
+
+@pytest.mark.parametrize("reloads", [False, True], ids=["at once", "after a reload"])
+async def test_what_is_stated_comes_before_what_the_cluster_says_as_long_as_it_is_stated(reloads: bool) -> None:
+    async with hosts_with(2, BLUE) as hosts:
+        a, b = hosts.all
+        await b.attach("vm8", macs=(MAC8,))
+        await a.attach("vm7", macs=(MAC7,))
+        await until(lambda: b.fdb(MAC7) == VTEP1)
+        entry = StaticEntry(segment="blue", mac=MAC7, port="vm8")
+        await b.change(lambda draft: draft.add_fdb(entry))
+        assert b.fdb(MAC7) == "vm8"
+        if reloads:
+            await b.running.reload()
+            assert b.fdb(MAC7) == "vm8"
+        await a.change(lambda draft: draft.set_port("vm7", macs=(MAC7, MAC9)))
+        await until(lambda: b.fdb(MAC9) == VTEP1)
+        assert b.fdb(MAC7) == "vm8"
+        await b.change(lambda draft: draft.delete_fdb("blue", MAC7))
+        assert b.fdb(MAC7) == VTEP1
+        await b.change(lambda draft: draft.add_fdb(entry))
+        await a.detach("vm7")
+        await until(lambda: "vm7" not in b.state.remote.ports)
+        assert (b.fdb(MAC7), b.fdb(MAC9)) == ("vm8", None)
+        await b.change(lambda draft: draft.delete_fdb("blue", MAC7))
+        assert (b.fdb(MAC7), b.state.shadowed) == (None, {})

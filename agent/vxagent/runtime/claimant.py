@@ -131,6 +131,8 @@ class Claimant:
         segment = self._state.segments.get(name)
         if segment is not None:
             await self._cluster.claim_segment(cluster_segment(segment))
+            if self._state.bridges(name):  # the store may have lost that, too
+                await self._cluster.claim_bridge(name)
         else:
             await self._cluster.leave_segment(name)
 

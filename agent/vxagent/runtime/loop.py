@@ -72,7 +72,7 @@ class Agent:
         periods: Periods = PERIODS,
         waits: Waits = WAITS,
         connect: Callable[[ClusterConfig], Kv] = connect_to,
-        answers: Callable[[str], Awaitable[bool]] | None = None,
+        answers: Callable[[str], Awaitable[bool | None]] | None = None,
         boot: str = "",
     ) -> None:
         self.datapath = datapath

@@ -106,7 +106,7 @@ class Membership:
         vtep: str | None,
         boot: str,
         waits: Waits = WAITS,
-        answers: Callable[[str], Awaitable[bool]] | None = None,
+        answers: Callable[[str], Awaitable[bool | None]] | None = None,
     ) -> None:
         self.cluster = Cluster(kv, name, host)
         self.heard = asyncio.Condition()
@@ -166,6 +166,7 @@ class Membership:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if leave and self.cluster.session is not None:
             with suppress(ClusterError):
+                await self._leave_bridges()
                 await self.cluster.session.close()
         if self._follower is not None:
             await self._follower.close()
@@ -243,6 +244,7 @@ class Membership:
         nobody else does, now and then."""
         held = asyncio.ensure_future(holding)
         claimed = asyncio.ensure_future(self._publish())
+        listened: asyncio.Future[None] | None = None
         try:
             await asyncio.wait((held, claimed), return_when=asyncio.FIRST_COMPLETED)
             if held.done():
@@ -250,6 +252,7 @@ class Membership:
             claimed.result()
             self._session_is_up = True
             self._say("")
+            listened = asyncio.ensure_future(self._silence.listen(lambda: self._census.live, self._waits.refused_s))
             while True:
                 woken = asyncio.ensure_future(self._wake.wait())
                 await asyncio.wait((held, woken), timeout=self._waits.refused_s, return_when=asyncio.FIRST_COMPLETED)
@@ -262,12 +265,12 @@ class Membership:
                 ):  # the session says whether it is lost; there is a next look
                     await self._claimant.look()
                     await self._bridge()
-                await self._silence.listen(self._census.live)
                 self._tell_unreadable()
         finally:
-            held.cancel()
-            claimed.cancel()
-            await asyncio.gather(held, claimed, return_exceptions=True)
+            under_way = [future for future in (held, claimed, listened) if future is not None]
+            for future in under_way:
+                future.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _publish(self) -> None:
         """Again and again, as long as the session holds: to begin another one would cost all hosts more."""
@@ -300,6 +303,12 @@ class Membership:
                 await self._try_to(f"bridge of {name}", self.cluster.claim_bridge(name, instead_of=holder))
             elif holder == self._host and not could:
                 await self.cluster.release_bridge(name)
+
+    async def _leave_bridges(self) -> None:
+        """To whom else could: this host answers who asks whether it is there, and bridges nothing."""
+        for segment, holder in self.state.remote.bridges.items():
+            if holder == self._host:
+                await self.cluster.release_bridge(segment)
 
     def _tell_unreadable(self) -> None:
         """Once for each: it counts as not being there."""

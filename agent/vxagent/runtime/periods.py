@@ -43,7 +43,7 @@ class Waits:
         refused_s: before what somebody has refused is tried again, and between two looks at what nobody else sees to.
         reset_s: for the others to put back what a store has lost.
         silent_s: after the engine last heard of a host, before that is asked whether it is there.
-        answers_s: for its answer.
+        answers_s: for its answer, or for the network to say that nobody is there.
         back_s: for an engine that has just stopped to answer, before what needs it is refused.
         drain_s: after all that comes for a VM that leaves is redirected, before its port takes nothing any more. What a
             CPU had in hand still goes to the port; as long as an RCU grace period.
@@ -59,7 +59,7 @@ class Waits:
     refused_s: float = 5.0
     reset_s: float = 10.0
     silent_s: float = 30.0
-    answers_s: float = 1.0
+    answers_s: float = 5.0
     back_s: float = 2.0
     drain_s: float = 0.005
     switchover_s: float = 0.2
