@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from support.members import BLUE, GREEN, IP7, MAC7, MAC8, MAC9, QUICK, RED, Hosts, Member, frame, hosts_with, until
+from support.members import BLUE, GREEN, IP7, MAC7, MAC8, MAC9, QUICK, RED, Hosts, frame, hosts_with, until
 from support.migrating import (
     DRAINING,
     HOLDING,
@@ -218,8 +218,15 @@ async def test_an_owner_that_has_not_heard_of_its_own_binding_yet_switches_it_ov
         a.kv.deaf = True
         await a.attach("vm7", macs=(MAC7,))
         await b.migrations.prepare("vm7", "tap2")
+        seen: list[PortState | None] = []
+
+        async def look() -> None:
+            seen.append(a.port_state("vm7"))
+
+        a.kv.before = look
         done = await a.migrations.switchover("vm7")
         assert (done.next, a.port_state("vm7")) == ("hv2", DRAINING)
+        assert seen == [DRAINING]  # before anybody else knows
         await until(lambda: b.port_state("vm7") is HOLDING)
 
 
@@ -275,6 +282,38 @@ async def test_what_is_done_already_is_done() -> None:
         assert (owner(hosts), b.port_state("vm7")) == ("hv2", UP)
 
 
+@pytest.mark.parametrize("at", [Phase.PREPARED, Phase.HELD])
+async def test_a_refused_command_to_prepare_again_leaves_the_migration_as_it_is(at: Phase) -> None:
+    async with three() as hosts:
+        _, b, _ = hosts.all
+        await bring(hosts, at)
+        before = states(hosts)
+        with pytest.raises((Conflict, WrongPhase)):
+            await b.migrations.prepare("vm7", "tap3")
+        assert (phase(hosts), states(hosts)) == (at, before)
+
+
+async def test_a_host_that_prepares_when_the_vm_leaves_already_holds_its_frames() -> None:
+    """Its port comes after the news."""
+    async with three() as hosts:
+        a, b, _ = hosts.all
+        switching: list[asyncio.Task[object]] = []
+
+        with_look = b.migrations._look
+
+        async def look() -> None:
+            await with_look()
+            if not switching:
+                await until(lambda: phase(hosts) is Phase.PREPARED)
+                switching.append(asyncio.create_task(a.migrations.switchover("vm7")))
+                await until(lambda: phase(hosts) is Phase.SWITCHED)
+
+        b.migrations._look = look
+        await b.migrations.prepare("vm7", "tap2")
+        await until(lambda: states(hosts)[:2] == [DRAINING, HOLDING])
+        await asyncio.gather(*switching)
+
+
 # What keeps a host from being the next one
 
 
@@ -321,6 +360,29 @@ async def test_who_cannot_take_a_port_does_not_prepare_it(
         assert {k: v for k, v in b.datapath.rows().items() if k[0] is Table.PORTS} == {
             k: v for k, v in before.items() if k[0] is Table.PORTS
         }
+
+
+@pytest.mark.parametrize(
+    ("who", "message"),
+    [
+        (0, "host hv1 has no VTEP: what comes for the VM of port vm7 could not follow it; give it an \\[overlay\\]"),
+        (1, "this host has no VTEP: what comes for the VM of port vm7 could not follow it; give it an \\[overlay\\]"),
+    ],
+    ids=["its host", "the next one"],
+)
+async def test_a_port_does_not_go_where_no_frame_can_follow_it(who: int, message: str) -> None:
+    """Its segment is a VLAN of the fabric, and needs no tunnel otherwise."""
+    async with three(GREEN) as hosts:
+        _, b, _ = hosts.all
+        lacks = hosts.all[who]
+        lacks.config = replace(lacks.config, overlay=None)
+        await lacks.restart()
+        await until(lambda: who == 1 or "hv1" not in b.state.remote.peers)
+        await hosts.know("vm7")
+        with pytest.raises(Conflict, match=message):
+            await b.migrations.prepare("vm7", "tap2")
+        assert phase(hosts) is Phase.BOUND
+        assert b.port_state("vm7") is None
 
 
 async def test_an_internal_port_does_not_migrate() -> None:
@@ -382,27 +444,15 @@ async def test_after_a_cancelled_migration_the_next_one_is_as_good() -> None:
     async with three() as hosts:
         a, b, _ = hosts.all
         await bring(hosts, Phase.HELD)
-        began = time.monotonic()
         await a.migrations.cancel("vm7")
         await heard(hosts, Phase.BOUND)
         await until(lambda: b.port_state("vm7") is None)
         await bring(hosts, Phase.PREPARED)
         assert states(hosts) == [UP, STANDBY, None]
         assert reaches(hosts) == {"hv1/tap0"}
-        cancelled_s = time.monotonic() - began
-        await asyncio.sleep(3 * cancelled_s)
-        began = time.monotonic()
         await a.migrations.switchover("vm7")
         await b.migrations.activate("vm7")
-        (held_s,) = blackouts(b)
-        assert held_s <= time.monotonic() - began
         assert reaches(hosts) == {"hv2/tap2"}
-
-
-def blackouts(host: Member) -> list[float]:
-    """The sum of all, as if it were of one."""
-    samples = {s.name.rpartition("_")[2]: s.value for m in host.migrations.blackouts.collect() for s in m.samples}
-    return [samples["sum"]] if samples["count"] else []
 
 
 async def test_what_nobody_has_switched_over_ends_by_itself(caplog: pytest.LogCaptureFixture) -> None:
@@ -414,13 +464,38 @@ async def test_what_nobody_has_switched_over_ends_by_itself(caplog: pytest.LogCa
         assert "port vm7 was not switched over within 0 s; its migration is cancelled" in caplog.text
 
 
+@pytest.mark.parametrize("dead", [0, 1], ids=["its host", "the next one"])
+async def test_either_host_ends_it(dead: int) -> None:
+    """The other one may be dead."""
+    async with three(waits=replace(QUICK, prepared_s=0.05)) as hosts:
+        await hosts.all[1].migrations.prepare("vm7", "tap2")
+        await heard(hosts, Phase.PREPARED)
+        await hosts.all[dead].stop()
+        await until(lambda: phase(hosts) is Phase.BOUND)
+
+
+async def test_it_ends_late_where_the_engine_is_away_in_time() -> None:
+    async with three(waits=replace(QUICK, prepared_s=0.05)) as hosts:
+        a, b, _ = hosts.all
+        await b.migrations.prepare("vm7", "tap2")
+        await heard(hosts, Phase.PREPARED)
+        prepared = time.monotonic()
+        a.away = b.away = True
+        await asyncio.sleep(prepared + 0.15 - time.monotonic())
+        assert phase(hosts) is Phase.PREPARED
+        a.away = b.away = False
+        await until(lambda: states(hosts) == [UP, None, None])
+        assert phase(hosts) is Phase.BOUND
+
+
 async def test_who_prepares_again_has_all_of_the_time_for_it() -> None:
     async with three(waits=replace(QUICK, prepared_s=0.1)) as hosts:
         _, b, _ = hosts.all
         await b.migrations.prepare("vm7", "tap2")
         prepared = time.monotonic()
         await b.migrations.cancel("vm7")
-        b.migrations._waits = QUICK
+        for host in hosts.all:
+            host.migrations._waits = QUICK
         await bring(hosts, Phase.PREPARED)
         await asyncio.sleep(prepared + 0.2 - time.monotonic())
         assert (phase(hosts), states(hosts)) == (Phase.PREPARED, [UP, STANDBY, None])
@@ -462,6 +537,23 @@ async def test_what_was_not_switched_over_is_not_activated_without_the_engine() 
             with pytest.raises(ClusterAway, match="the cluster does not answer"):
                 await step("vm7")
         assert states(hosts) == [UP, STANDBY, None]
+
+
+async def test_a_vm_that_appears_while_the_engine_is_away_takes_part_once_that_is_back() -> None:
+    """It announces itself once. Nobody has switched it over, so the engine has to say that it runs here."""
+    async with three() as hosts:
+        _, b, _ = hosts.all
+        await bring(hosts, Phase.PREPARED)
+        b.away = True
+        await until(lambda: b.membership.connection is Connection.DISCONNECTED)
+        b.announce("vm7")
+        await until(lambda: not b.datapath.queue)
+        await asyncio.sleep(5 * QUICK.record_s)
+        assert states(hosts) == [UP, STANDBY, None]
+        b.away = False
+        await heard(hosts, Phase.BOUND, owner="hv2")
+        assert b.port_state("vm7") is UP
+        assert reaches(hosts) == {"hv2/tap2"}
 
 
 async def test_an_owner_that_comes_back_late_lets_the_vm_go() -> None:

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 import pytest
 
 from support.members import MAC7, until
-from support.migrating import HOLDING, UP, bring, owner, reaches, three, way
+from support.migrating import HOLDING, SHORT, UP, bring, knows, owner, reaches, three, way
 from vxagent.datapath.abi import Reason
 from vxagent.datapath.base import Drop, Lease, Traffic
 from vxagent.errors import WrongPhase
@@ -68,6 +68,51 @@ async def test_leases_and_counters_come_along(phase: Phase) -> None:
         assert b.datapath.drop_counts[here] == 3
         traffic = b.datapath.counted[b.state.counters_of("vm7")["blue"]]
         assert (traffic.packets[0], traffic.bytes[0]) == (5, 500)
+
+
+@pytest.mark.parametrize("activated", [False, True], ids=["holds", "activated without the engine"])
+@pytest.mark.parametrize("restarts", [False, True], ids=["goes on", "restarts"])
+async def test_leases_come_later_where_the_engine_is_away_just_then(activated: bool, restarts: bool) -> None:
+    """The port is held to them: without, its VM could say nothing by IP until they have run out."""
+    async with three(waits=SHORT) as hosts:
+        a, b, _ = hosts.all
+        await a.change(lambda draft: draft.set_port("vm7", dhcp_snoop=True))
+        handle, at = a.state.handle_of_port("vm7"), a.state.handle_of_segment("blue")
+        address, mac = ip_address("10.0.0.77"), mac_to_int(MAC7)
+        a.datapath.lease(Lease(segment=at, port=handle, address=address, mac=mac, left_s=600))
+        await bring(hosts, Phase.PREPARED)
+
+        async def goes() -> None:
+            b.away = True
+
+        b.kv.before = goes  # as it says that it holds
+        await a.migrations.switchover("vm7")
+        await until(lambda: b.away)
+        if activated:
+            await until(lambda: knows(b) != ("hv1", Phase.PREPARED))
+            await b.migrations.activate("vm7")
+        if restarts:
+            await b.stop()
+            await b.start()
+        assert not b.datapath.leases()
+        b.away = False
+        await until(b.datapath.leases)
+        (lease,) = b.datapath.leases()
+        assert (lease.port, lease.address, lease.mac) == (b.state.handle_of_port("vm7"), address, mac)
+        await until(lambda: knows(b) == (("hv2", Phase.BOUND) if activated else ("hv1", Phase.HELD)))
+
+
+async def test_what_a_port_is_changed_to_while_it_is_prepared_comes_along() -> None:
+    """Its host has not been told yet that it migrates."""
+    async with three() as hosts:
+        a, b, _ = hosts.all
+
+        async def changes() -> None:
+            await a.change(lambda draft: draft.set_port("vm7", isolated=True))
+
+        b.kv.before = changes
+        await b.migrations.prepare("vm7", "tap2")
+        assert b.state.ports["vm7"].isolated
 
 
 async def test_a_vm_that_leaves_again_at_once_takes_along_what_it_has_brought() -> None:

@@ -8,10 +8,12 @@ from typing import TypeVar
 from vxagent.core.overlay import room_for
 from vxagent.core.state import Owner, State, unusable
 from vxagent.errors import Conflict, NotFound, Refused
+from vxagent.model.binding import Projection
 from vxagent.model.fdb import StaticEntry
 from vxagent.model.ids import VLAN_VNIS
 from vxagent.model.port import Mode, Port
 from vxagent.model.segment import Segment
+from vxagent.model.vtep import Vtep
 
 T = TypeVar("T")
 
@@ -83,6 +85,25 @@ def check_vtep(state: State, address: str) -> None:
     """
     if state.overlay is not None:
         _refuse(state.unreachable(state.vteps[address]))
+
+
+def check_can_follow(state: State, told: Projection) -> None:
+    """Refuse to have a VM come here which the frames for it could not follow: they do through a tunnel, whatever the
+    segment is between hosts.
+
+    Raises:
+        Conflict: there is none from its host.
+    """
+    if told.owner == state.host:
+        return
+    mend = "give it an [overlay] in vxagent.toml"
+    if state.overlay is None:
+        raise Conflict(f"this host has no VTEP: what comes for the VM of port {told.port} could not follow it", mend)
+    vtep = state.remote.vtep_of(told.owner)
+    if vtep is None:
+        what = f"host {told.owner} has no VTEP: what comes for the VM of port {told.port} could not follow it"
+        raise Conflict(what, mend)
+    _refuse(state.unreachable(Vtep(address=vtep)))
 
 
 def check_overlay(state: State) -> None:

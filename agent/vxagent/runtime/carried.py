@@ -14,6 +14,8 @@ from vxagent.datapath.base import Datapath, Traffic
 from vxagent.model.lease import Lease
 from vxagent.runtime.leases import by_port
 
+_TX_PACKETS = 8  # of the eleven numbers
+
 
 class CarriedDrop(msgspec.Struct, frozen=True, array_like=True):
     """One drop counter. segment "": frames that belong to none."""
@@ -44,6 +46,11 @@ class Counts(msgspec.Struct, frozen=True):
 
     traffic: dict[str, tuple[int, ...]] = {}
     drops: tuple[CarriedDrop, ...] = ()
+
+    @property
+    def given(self) -> int:
+        """Frames that its device was given."""
+        return sum(numbers[_TX_PACKETS] for numbers in self.traffic.values())
 
 
 def counts_of(state: State, datapath: Datapath, port: str) -> Counts:

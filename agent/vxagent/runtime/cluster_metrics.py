@@ -43,4 +43,4 @@ class ClusterCollector(Collector):
             (),
             [((), len(migrating(state.remote, state.host)))],
         )
-        yield from migrations.blackouts.collect()
+        yield from migrations.figures.collect()

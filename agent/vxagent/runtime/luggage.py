@@ -18,19 +18,27 @@ class Luggage(msgspec.Struct, frozen=True, omit_defaults=True):
         port: as it was asked for.
         leases: what DHCP servers have leased to its VM; as of the switchover or, before it, of the preparation.
         counts: its counters, likewise.
+        left_s: for how long what came for its VM had been sent after it, when the engine knew of the switchover; None:
+            nobody has switched it over.
     """
 
     port: PortAttach
     leases: tuple[CarriedLease, ...] = ()
     counts: Counts = Counts()
+    left_s: float | None = None
 
 
 _decode = msgspec.json.Decoder(Luggage).decode
 
 
-def pack(port: Port, leases: tuple[CarriedLease, ...] = (), counts: Counts = Counts()) -> bytes:  # noqa: B008  # frozen
+def pack(
+    port: Port,
+    leases: tuple[CarriedLease, ...] = (),
+    counts: Counts = Counts(),  # noqa: B008  # frozen
+    left_s: float | None = None,
+) -> bytes:
     """As the cluster holds it."""
-    return msgspec.json.encode(Luggage(port=PortAttach.of(port), leases=leases, counts=counts))
+    return msgspec.json.encode(Luggage(port=PortAttach.of(port), leases=leases, counts=counts, left_s=left_s))
 
 
 def unpack(port: str, packed: bytes) -> Luggage:

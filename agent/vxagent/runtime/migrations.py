@@ -11,33 +11,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from prometheus_client import Histogram
-
 from vxagent.core.announcements import announcements
+from vxagent.core.checks import check_can_follow
 from vxagent.core.remote import NOBODY_LEAVES
 from vxagent.core.switch import Draft
 from vxagent.datapath.abi import EventType
 from vxagent.datapath.base import Datapath, Event
-from vxagent.errors import ClusterAway, ClusterError, NotFound, Refused, WrongPhase
-from vxagent.model.binding import Binding, Phase, Projection
+from vxagent.errors import ClusterError, HostError, NotFound, Refused, WrongPhase
+from vxagent.model.binding import Binding, Phase, Projection, Step, after
 from vxagent.model.port import Port
 from vxagent.runtime.changes import Changes
 from vxagent.runtime.errands import Errands
-from vxagent.runtime.evacuation import evacuate
 from vxagent.runtime.luggage import luggage_of, wanted
 from vxagent.runtime.membership import Membership
+from vxagent.runtime.migration_figures import MigrationFigures
+from vxagent.runtime.missing import missing_hosts
 from vxagent.runtime.periods import WAITS, Waits
 from vxagent.runtime.porter import Porter
 
 log = logging.getLogger(__name__)
-
-BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +50,7 @@ class Migrations:
     """Of the ports of one host in a cluster.
 
     Attributes:
-        blackouts: for how long the frames of VMs that came here were held, from the switchover, as this host heard of
-            it, to the activation.
+        figures: what they cost.
     """
 
     def __init__(
@@ -65,13 +62,7 @@ class Migrations:
         look: Callable[[], Coroutine[Any, Any, None]],
         waits: Waits = WAITS,
     ) -> None:
-        self.blackouts = Histogram(
-            "vxagent_migration_blackout_seconds",
-            "For how long the frames of VMs that came here were held.",
-            buckets=BUCKETS_S,
-            registry=None,
-        )
-        self._held_since: dict[str, float] = {}
+        self.figures = MigrationFigures()
         self._changes = changes
         self._membership = membership
         self._cluster = membership.cluster
@@ -80,6 +71,7 @@ class Migrations:
         self._look = look
         self._waits = waits
         self._errands = Errands()
+        self._arriving: set[int] = set()
 
     # Commands
 
@@ -90,10 +82,12 @@ class Migrations:
             NotFound, WrongPhase, Conflict, ClusterError: it stays where it is.
         """
         await self._membership.wait_connected()
-        asked = wanted(await luggage_of(self._cluster, port))
-        model = replace(asked, ifname=ifname or asked.ifname, applied=False)
+        wanted(await luggage_of(self._cluster, port))
         told = self._changes.switch.state.remote.ports.get(port)
         lingers = told is not None and self._host not in (told.owner, told.next)
+        if told is not None:
+            check_can_follow(self._changes.switch.state, told)
+        before = await self._cluster.binding(port)
         binding = await self._cluster.prepare(port)
 
         def let_go(draft: Draft) -> None:
@@ -101,22 +95,27 @@ class Migrations:
             if lingers and port in draft.state.ports:
                 draft.detach_port(port)
 
-        def attach(draft: Draft) -> None:
+        def attach(draft: Draft, model: Port) -> None:
             draft.cluster_says(draft.state.remote.knowing(binding))
             draft.attach_port(model)
 
         async def work() -> None:
+            asked = wanted(await luggage_of(self._cluster, port))  # no other than this one from now on
+            model = replace(asked, ifname=ifname or asked.ifname, applied=False)
             await self._look()  # the device may be another one of the same name since the VM was here
             await self._changes.run(let_go)
-            await self._changes.run(attach)
+            await self._changes.run(partial(attach, model=model))
 
         try:
             await self._changes.in_turn(work)
         except BaseException:
-            with suppress(ClusterError):
-                await self._cluster.cancel(port)
+            if before is None or before.next != self._host:  # what was asked for before goes on
+                with suppress(ClusterError):
+                    await self._cluster.cancel(port)
             raise
         self._errands.send(self._expire(port, binding.revision))
+        if self._told(port).phase is Phase.SWITCHED:  # meanwhile
+            self._errands.send(self._hold(port))
         return binding
 
     async def switchover(self, port: str) -> Switchover:
@@ -128,10 +127,11 @@ class Migrations:
         await self._membership.wait_connected()
         told = self._changes.switch.state.remote.ports.get(port)
         if told is None or told.owner != self._host or told.next is None:
-            await self._know(await self._cluster.switchover(port))  # says why not, or knows better
+            await self._hear_of(port)
         if self._porter.is_leased(port):  # the next host reads them as soon as it holds
             await self._porter.pack(port)
-        deadline = asyncio.get_running_loop().time() + self._waits.switchover_s
+        now = asyncio.get_running_loop().time
+        began = now()
         await self._let(port, leave=True)
         try:
             await asyncio.sleep(self._waits.drain_s)
@@ -140,10 +140,19 @@ class Migrations:
         except BaseException:
             await self._let(port, leave=False)
             raise
+        left_s = now() - began
         await self._know(binding)
-        await self._porter.pack(port)
-        missing = await self._wait_for_all(binding, deadline)
+        await self._porter.pack(port, left_s)
+        missing = await missing_hosts(self._changes, self._membership, binding, began + self._waits.switchover_s)
         return Switchover(next=str(binding.next), missing=tuple(sorted(missing)))
+
+    async def _hear_of(self, port: str) -> None:
+        """What this host has not been told yet. Raises NotFound, WrongPhase: it cannot be switched over."""
+        binding = await self._cluster.binding(port)
+        if binding is None:
+            raise NotFound("binding", port)
+        after(binding, Step.SWITCHOVER, self._host, binding.op)
+        await self._know(binding)
 
     async def activate(self, port: str) -> None:
         """The VM of a port runs here now. What was switched over before needs no engine for it.
@@ -159,24 +168,23 @@ class Migrations:
             raise WrongPhase(port, told.phase, "activate", f"it runs on host {told.owner}", "prepare it here first")
         if told.phase is Phase.PREPARED:
             await self._membership.wait_connected()
-            if self._porter.is_leased(port):
-                await self._porter.unpack_leases(port)
-            await self._settle(await self._ask_to_activate(port))
+            await self._porter.unpack_leases(port)
+            self.figures.begin(port)
+            await self._settle(await self._ask_to_activate(port), self.figures.end(port))
             return
-        since = self._held_since.pop(port, None)
         try:
             self._membership.check_connected()
             async with asyncio.timeout(self._waits.activate_s):
                 binding = await self._cluster.activate(port)
         except (ClusterError, TimeoutError) as error:
             log.warning("cluster: port %s runs here, which is recorded later: %s", port, str(error) or "no answer came")
-            await self._receive(port, since)
-            self._errands.send(self._record(port))
+            await self._receive(port)
+            self._errands.send(self._record(port, self.figures.end(port)))
         except Refused:
             await self._give_way(port)
             raise
         else:
-            await self._settle(binding, since)
+            await self._settle(binding, self.figures.end(port))
 
     async def _ask_to_activate(self, port: str) -> Binding:
         """Of what nobody has switched over. Others may hear of it, and send here, before this host does: it holds what
@@ -188,34 +196,20 @@ class Migrations:
             await self._change(lambda draft: draft.cluster_says(draft.state.remote.announcing(port, here=False)))
             raise
 
-    async def _receive(self, port: str, since: float | None) -> None:
+    async def _receive(self, port: str) -> None:
         """It runs here, whether or not the engine knows. Where the engine answers it is asked first: who has cancelled
         the migration meanwhile has the port up already."""
         await self._change(lambda draft: draft.cluster_says(draft.state.remote.receiving(port, here=True)))
-        self._tell_blackout(port, since)
 
     async def _give_way(self, port: str) -> None:
         """The engine knows better: it does not run here."""
         await self._change(lambda draft: draft.cluster_says(draft.state.remote.receiving(port, here=False)))
 
-    def _tell_blackout(self, port: str, since: float | None) -> None:
-        """For how long the VM's frames were held here."""
-        if since is None:
-            return
-        held_s = time.monotonic() - since
-        self.blackouts.observe(held_s)
-        log.info("port %s runs here; its frames were held for %.1f ms", port, held_s * 1000)
-
     async def cancel(self, port: str) -> None:
         """The VM stays where it is. Raises NotFound, WrongPhase, ClusterError."""
         await self._membership.wait_connected()
         binding = await self._cluster.cancel(port)
-        await self._change(lambda draft: self._stay(draft, binding))
-
-    async def evacuate(self, host: str) -> list[str]:
-        """Take all ports of a dead host; their VMs can be started here. Return their ids. See evacuation.py."""
-        await self._membership.wait_connected()
-        return await evacuate(self._changes, self._cluster, host)
+        await self._changes.in_turn(lambda: self._stay(binding))
 
     # What happens by itself
 
@@ -223,31 +217,32 @@ class Migrations:
         """What an agent before this one has left to be done."""
         state = self._changes.switch.state
         for told in state.remote.ports.values():
-            if told.next == state.host and told.phase is Phase.PREPARED:
+            if told.phase is Phase.PREPARED and state.host in (told.owner, told.next):
                 self._errands.send(self._expire(told.port, told.revision))
             elif told.next == state.host and told.port in state.remote.arrived:
-                self._errands.send(self._record(told.port))
-            elif told.next == state.host and told.phase is Phase.SWITCHED:
+                self._errands.send(self._record(told.port, None))
+            elif told.next == state.host:
                 self._errands.send(self._hold(told.port))
             elif told.phase is Phase.BOUND and told.port in state.ports and told.owner != state.host:
-                self._errands.send(self._drop(told, self._waits.linger_s))
+                self._errands.send(self._drop(told, cancelled=False))
 
     async def told(self, now: Projection | None, before: Projection | None) -> None:
         """A binding has changed, and so have the rows."""
         if now is None:
             return
         state, port = self._changes.switch.state, now.port
-        if now.phase in NOBODY_LEAVES:
-            self._held_since.pop(port, None)
+        if now.phase is Phase.BOUND and now.owner != self._host:
+            self.figures.end(port)
         if now.next == self._host and now.phase is Phase.SWITCHED:
             self._errands.send(self._hold(port))
         elif now.phase is Phase.PREPARED and now.owner == self._host:
             self._errands.send(self._porter.pack(port))  # nobody may switch it over: its VM may just appear there
+            self._errands.send(self._expire(port, now.revision))
         elif now.phase is Phase.HELD and now.next != self._host:
             self._errands.send(self._cluster.ack(now))
         elif now.phase is Phase.BOUND and port in state.ports and now.owner != self._host:
             cancelled = before is not None and before.next == self._host and before.owner == now.owner
-            self._errands.send(self._drop(now, 0.0 if cancelled else self._waits.linger_s))
+            self._errands.send(self._drop(now, cancelled=cancelled))
         elif now.phase is Phase.BOUND and now.owner == self._host and before is not None and before.next == self._host:
             self._errands.send(self._remind(port))
 
@@ -257,9 +252,22 @@ class Migrations:
 
     def arrived(self, handles: Iterable[int]) -> None:
         """The VMs of these ports are here."""
-        names = self._changes.switch.state.names("port")
-        for handle in handles:
-            self._errands.send(self.activate(names.get(handle, "")))
+        for handle in set(handles) - self._arriving:
+            self._arriving.add(handle)
+            self._errands.send(self._arrive(handle))
+
+    async def _arrive(self, handle: int) -> None:
+        """It says so no second time: where only the engine can have it run here that is asked until it answers."""
+        try:
+            port = self._changes.switch.state.names("port").get(handle, "")
+            while True:
+                try:
+                    return await self.activate(port)
+                except ClusterError as error:
+                    log.warning("cluster: the VM of port %s is here, and takes no part yet: %s", port, error)
+                await asyncio.sleep(self._waits.record_s)
+        finally:
+            self._arriving.discard(handle)
 
     async def carry(self, port: Port) -> None:
         """Leave for the next host what it needs of a port. Raises ClusterError."""
@@ -274,23 +282,37 @@ class Migrations:
             what = "cluster: the VM of port %s is to come here, where no port waits; `vxagent migrate cancel %s`"
             log.error(what, port, port)
             return
-        self._held_since.setdefault(port, time.monotonic())
-        await self._know(await self._cluster.hold(port))
+        self.figures.begin(port)
+        while self._is_to_come(port, Phase.SWITCHED):  # others send by its host as long as nobody else has said so
+            try:
+                await self._know(await self._cluster.hold(port))
+            except ClusterError as error:
+                log.info("cluster: port %s holds what comes for its VM, which is said later: %s", port, error)
+                await asyncio.sleep(self._waits.record_s)
         await self._changes.apply_for(port, announcements)
-        await self._porter.unpack_leases(port)
+        while self._is_to_come(port, Phase.HELD) and not await self._porter.unpack_leases(port):
+            await asyncio.sleep(self._waits.record_s)
 
-    async def _drop(self, left: Projection, after_s: float) -> None:
-        """The VM of a port has left for good, if it has not been here again meanwhile."""
-        await asyncio.sleep(after_s)
+    def _is_to_come(self, port: str, phase: Phase) -> bool:
+        told = self._changes.switch.state.remote.ports.get(port)
+        return told is not None and (told.next, told.phase) == (self._host, phase)
 
-        def drop(draft: Draft) -> None:
-            told = draft.state.remote.ports.get(left.port)
+    async def _drop(self, left: Projection, *, cancelled: bool) -> None:
+        """The VM of a port has left for good, or does not come; if it has not been here again meanwhile."""
+        if not cancelled:
+            await asyncio.sleep(self._waits.linger_s)
+
+        async def drop() -> None:
+            state = self._changes.switch.state
+            told = state.remote.ports.get(left.port)
             if told is None or self._host in (told.owner, told.next) or told.epoch != left.epoch:
                 return
-            if left.port in draft.state.ports:
-                draft.detach_port(left.port)
+            if cancelled:
+                await self._give_up(left.port)
+            elif left.port in state.ports:
+                await self._changes.run(lambda draft: draft.detach_port(left.port))
 
-        await self._change(drop)
+        await self._changes.in_turn(drop)
 
     async def _remind(self, port: str) -> None:
         """Where the VM was nobody could learn where it is, as long as its port was there."""
@@ -300,15 +322,24 @@ class Migrations:
             await self._changes.apply_for(port, announcements)
 
     async def _expire(self, port: str, revision: int) -> None:
-        """Nobody has switched over what was prepared at this revision: it stays where it is."""
-        await asyncio.sleep(self._waits.prepared_s)
-        told = self._changes.switch.state.remote.ports.get(port)
-        if told is not None and (told.next, told.phase, told.revision) == (self._host, Phase.PREPARED, revision):
-            within = self._waits.prepared_s
-            log.warning("port %s was not switched over within %.0f s; its migration is cancelled", port, within)
-            await self.cancel(port)
+        """Nobody has switched over what was prepared at this revision: it stays where it is. Both hosts see to that,
+        for one of them may be dead."""
 
-    async def _record(self, port: str) -> None:
+        def waits() -> bool:
+            told = self._changes.switch.state.remote.ports.get(port)
+            return told is not None and (told.phase, told.revision) == (Phase.PREPARED, revision)
+
+        within = self._waits.prepared_s
+        await asyncio.sleep(within)
+        if waits():
+            log.warning("port %s was not switched over within %.0f s; its migration is cancelled", port, within)
+        while waits():
+            with suppress(ClusterError):
+                await self.cancel(port)
+                return
+            await asyncio.sleep(self._waits.record_s)
+
+    async def _record(self, port: str, waited_s: float | None) -> None:
         """Tell the engine, once it answers, that a port runs here, unless that is over: its migration was cancelled."""
         while True:
             await asyncio.sleep(self._waits.record_s)
@@ -321,46 +352,38 @@ class Migrations:
             except Refused:
                 await self._give_way(port)
                 raise
-            await self._settle(binding)
+            await self._settle(binding, waited_s)
             return
 
-    async def _wait_for_all(self, switched: Binding, deadline: float) -> frozenset[str]:
-        """The hosts that do not send to the next one yet, once none is left, the time is up or it is over."""
+    async def _stay(self, binding: Binding) -> None:
+        """In turn: a VM stays where it is."""
 
-        def told() -> Projection | None:
-            return self._changes.switch.state.remote.ports.get(switched.id)
+        def know(draft: Draft) -> None:
+            remote = draft.state.remote.knowing(binding)
+            draft.cluster_says(remote.letting(binding.id, leave=False))
 
-        def goes_on() -> bool:
-            now = told()
-            return now is not None and now.revision >= switched.revision and now.phase is not Phase.SWITCHED
+        await self._changes.run(know)
+        if binding.owner != self._host:
+            await self._give_up(binding.id)
 
-        loop = asyncio.get_running_loop()
-        heard = self._membership.heard
-        try:
-            async with asyncio.timeout_at(deadline), heard:
-                await heard.wait_for(goes_on)
-        except TimeoutError:
-            return frozenset({str(switched.next)})
-        now = told()
-        if now is None or now.phase is not Phase.HELD:
-            return frozenset()
-        binding = replace(switched, phase=Phase.HELD, revision=now.revision)
-        try:
-            return await self._cluster.missing_acks(binding, max(0.0, deadline - loop.time()))
-        except ClusterAway:
-            return frozenset({str(switched.next)})
+    async def _give_up(self, port: str) -> None:
+        """In turn: a VM does not come. Its port takes nothing any more; what it took is in its device, and lost."""
+        self.figures.end(port)
+        if port in self._changes.switch.state.ports:
+            with suppress(HostError):
+                self.figures.stayed(port, await self._porter.given(port))
+            await self._changes.run(lambda draft: draft.detach_port(port))
 
-    def _stay(self, draft: Draft, binding: Binding) -> None:
-        remote = draft.state.remote.knowing(binding)
-        draft.cluster_says(remote.letting(binding.id, leave=False))
-        if binding.owner != self._host and binding.id in draft.state.ports:
-            draft.detach_port(binding.id)
-
-    async def _settle(self, binding: Binding, since: float | None = None) -> None:
+    async def _settle(self, binding: Binding, waited_s: float | None) -> None:
         """This host is the owner now. What the port has counted so far goes on here, where it can be had, by and by."""
         await self._know(binding)
-        self._tell_blackout(binding.id, since)
-        self._errands.send(self._porter.unpack_counts(binding.id))
+        self._errands.send(self._unpack(binding.id, waited_s))
+
+    async def _unpack(self, port: str, waited_s: float | None) -> None:
+        await self._porter.unpack_leases(port)
+        left_s = await self._porter.unpack_counts(port)
+        if waited_s is not None:
+            self.figures.arrived(port, waited_s, left_s)
 
     async def _let(self, port: str, *, leave: bool, drained: bool = False) -> None:
         """So far its switchover has begun here."""

@@ -37,6 +37,8 @@ class Porter:
         self._changes = changes
         self._cluster = cluster
         self._datapath = datapath
+        self._unpacked: set[str] = set()
+        self._late: set[str] = set()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._clock = clock
         self._awaited: dict[str, tuple[int, float]] = {}  # port → revision of its preparation, when that was
@@ -55,43 +57,68 @@ class Porter:
             self._awaited.pop(port.id, None)
         await self._cluster.carry(port.id, pack(port))
 
-    async def pack(self, port: str) -> None:
-        """Leave what the VM has here, too. A VM that goes without its leases asks its DHCP server again."""
-        async with self._turn(port):
-            await self._pack(port)
+    async def pack(self, port: str, left_s: float | None = None) -> None:
+        """Leave what the VM has here, too. A VM that goes without its leases asks its DHCP server again.
 
-    async def _pack(self, port: str) -> None:
+        Args:
+            left_s: since when what comes for it is sent after it; None: it is not.
+        """
+        async with self._turn(port):
+            await self._pack(port, left_s)
+
+    async def _pack(self, port: str, left_s: float | None) -> None:
         state = self._changes.switch.state
         try:
             counts = await self._changes.reading(partial(counts_of, state, self._datapath, port))
             leases = await self._changes.reading(self._datapath.leases) if self.is_leased(port) else ()
-            await self._cluster.carry(port, pack(state.ports[port], left_of(state, leases, port), counts))
+            packed = pack(state.ports[port], left_of(state, leases, port), counts, left_s)
+            await self._cluster.carry(port, packed)
         except (ClusterError, NotFound, HostError) as error:
             log.warning("cluster: port %s leaves without its leases and counters: %s", port, error)
 
-    async def unpack_leases(self, port: str) -> None:
-        """They are good here, too."""
+    async def unpack_leases(self, port: str) -> bool:
+        """They are good here, too: once, for the VM may have renewed them since. False: they cannot be had now, and
+        somebody will ask again."""
+        if not self.is_leased(port) or port in self._unpacked:
+            return True
         try:
             leases = (await luggage_of(self._cluster, port)).leases
             age_s = self._age_s(port)
             await self._changes.apply_for(port, lambda state, of: puts_of(state, of, leases, age_s))
-        except (ClusterError, Refused, HostError) as error:
+        except (ClusterError, HostError) as error:
+            if port not in self._late:
+                log.warning("cluster: port %s gets its leases later: %s", port, error)
+            self._late.add(port)
+            return False
+        except Refused as error:
             log.warning("cluster: port %s comes without its leases: %s", port, error)
+        self._late.discard(port)
+        self._unpacked.add(port)
+        return True
 
-    async def unpack_counts(self, port: str) -> None:
-        """What the port has counted so far goes on here, and is left to nobody else."""
+    async def given(self, port: str) -> int:
+        """How many frames the device of a port has been given. Raises NotFound, HostError."""
+        state = self._changes.switch.state
+        return (await self._changes.reading(partial(counts_of, state, self._datapath, port))).given
+
+    async def unpack_counts(self, port: str) -> float | None:
+        """What the port has counted so far goes on here, and is left to nobody else. Return its host's `left_s`."""
         async with self._turn(port):
-            await self._unpack_counts(port)
+            return await self._unpack_counts(port)
 
-    async def _unpack_counts(self, port: str) -> None:
+    async def _unpack_counts(self, port: str) -> float | None:
+        left_s: float | None = None
         try:
-            counts = (await luggage_of(self._cluster, port)).counts
+            luggage = await luggage_of(self._cluster, port)
+            left_s, counts = luggage.left_s, luggage.counts
             await self._changes.apply_for(port, lambda state, of: effects_of(state, of, counts))
             model = self._changes.switch.state.ports.get(port)
             if model is not None:  # it may have been detached meanwhile
                 await self.leave(model)
+            self._unpacked.discard(port)
         except (ClusterError, Refused, HostError) as error:
             log.warning("cluster: port %s begins to count anew: %s", port, error)
+        return left_s
 
     def _age_s(self, port: str) -> float:
         """How old is what was left for this host: where nobody has switched over, it is as of the preparation."""
