@@ -74,6 +74,7 @@ async def test_what_another_agent_has_waited_for_has_no_figure() -> None:
         await b.restart()
         await b.migrations.activate("vm7")
         await until(lambda: b.state.remote.ports["vm7"].owner == "hv2")
+        await until(lambda: not b.migrations._errands._tasks)
         assert blackouts(b) == []
 
 

@@ -102,6 +102,25 @@ async def test_leases_come_later_where_the_engine_is_away_just_then(activated: b
         await until(lambda: knows(b) == (("hv2", Phase.BOUND) if activated else ("hv1", Phase.HELD)))
 
 
+async def test_leases_come_along_each_time() -> None:
+    """Those of the last time went with the port."""
+    async with three() as hosts:
+        a, b, _ = hosts.all
+        await a.change(lambda draft: draft.set_port("vm7", dhcp_snoop=True))
+        handle, at = a.state.handle_of_port("vm7"), a.state.handle_of_segment("blue")
+        a.datapath.lease(
+            Lease(segment=at, port=handle, address=ip_address("10.0.0.77"), mac=mac_to_int(MAC7), left_s=600)
+        )
+        for _ in range(2):
+            await bring(hosts, Phase.HELD)
+            await until(b.datapath.leases)
+            await a.migrations.cancel("vm7")
+            await until(lambda: b.port_state("vm7") is None)
+            assert not b.datapath.leases()
+        await bring(hosts, Phase.HELD)
+        await until(b.datapath.leases)
+
+
 async def test_what_a_port_is_changed_to_while_it_is_prepared_comes_along() -> None:
     """Its host has not been told yet that it migrates."""
     async with three() as hosts:

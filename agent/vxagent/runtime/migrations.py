@@ -19,7 +19,9 @@ from typing import Any
 
 from vxagent.core.announcements import announcements
 from vxagent.core.checks import check_can_follow
+from vxagent.core.effects import Effect
 from vxagent.core.remote import NOBODY_LEAVES
+from vxagent.core.state import State
 from vxagent.core.switch import Draft
 from vxagent.datapath.abi import EventType
 from vxagent.datapath.base import Datapath, Event
@@ -89,6 +91,7 @@ class Migrations:
             check_can_follow(self._changes.switch.state, told)
         before = await self._cluster.binding(port)
         binding = await self._cluster.prepare(port)
+        self._porter.expect(port)
 
         def let_go(draft: Draft) -> None:
             """What the VM has left here a moment ago: it comes with another device perhaps, and with its counters."""
@@ -114,7 +117,7 @@ class Migrations:
                     await self._cluster.cancel(port)
             raise
         self._errands.send(self._expire(port, binding.revision))
-        if self._told(port).phase is Phase.SWITCHED:  # meanwhile
+        if self._is_to_come(port, Phase.SWITCHED):  # meanwhile
             self._errands.send(self._hold(port))
         return binding
 
@@ -234,6 +237,8 @@ class Migrations:
         if now.phase is Phase.BOUND and now.owner != self._host:
             self.figures.end(port)
         if now.next == self._host and now.phase is Phase.SWITCHED:
+            self.figures.end(port)
+            self.figures.begin(port)
             self._errands.send(self._hold(port))
         elif now.phase is Phase.PREPARED and now.owner == self._host:
             self._errands.send(self._porter.pack(port))  # nobody may switch it over: its VM may just appear there
@@ -260,11 +265,14 @@ class Migrations:
         """It says so no second time: where only the engine can have it run here that is asked until it answers."""
         try:
             port = self._changes.switch.state.names("port").get(handle, "")
+            said = False
             while True:
                 try:
                     return await self.activate(port)
                 except ClusterError as error:
-                    log.warning("cluster: the VM of port %s is here, and takes no part yet: %s", port, error)
+                    if not said:
+                        log.warning("cluster: the VM of port %s is here, and takes no part yet: %s", port, error)
+                said = True
                 await asyncio.sleep(self._waits.record_s)
         finally:
             self._arriving.discard(handle)
@@ -282,16 +290,27 @@ class Migrations:
             what = "cluster: the VM of port %s is to come here, where no port waits; `vxagent migrate cancel %s`"
             log.error(what, port, port)
             return
-        self.figures.begin(port)
         while self._is_to_come(port, Phase.SWITCHED):  # others send by its host as long as nobody else has said so
             try:
                 await self._know(await self._cluster.hold(port))
             except ClusterError as error:
                 log.info("cluster: port %s holds what comes for its VM, which is said later: %s", port, error)
                 await asyncio.sleep(self._waits.record_s)
-        await self._changes.apply_for(port, announcements)
+        await self._announce(port)
         while self._is_to_come(port, Phase.HELD) and not await self._porter.unpack_leases(port):
             await asyncio.sleep(self._waits.record_s)
+
+    async def _announce(self, port: str) -> None:
+        """The VM is here, or what comes for it is held here; unless that is over when this has its turn."""
+
+        def effects(state: State, of: str) -> Iterable[Effect]:
+            told = state.remote.ports.get(of)
+            is_here = told is not None and (
+                told.next == state.host or (told.owner == state.host and told.phase in NOBODY_LEAVES)
+            )
+            return announcements(state, of) if is_here else ()
+
+        await self._changes.apply_for(port, effects)
 
     def _is_to_come(self, port: str, phase: Phase) -> bool:
         told = self._changes.switch.state.remote.ports.get(port)
@@ -317,9 +336,7 @@ class Migrations:
     async def _remind(self, port: str) -> None:
         """Where the VM was nobody could learn where it is, as long as its port was there."""
         await asyncio.sleep(self._waits.linger_s + self._waits.retry_s)
-        told = self._changes.switch.state.remote.ports.get(port)
-        if told is not None and told.owner == self._host and told.phase in NOBODY_LEAVES:
-            await self._changes.apply_for(port, announcements)
+        await self._announce(port)
 
     async def _expire(self, port: str, revision: int) -> None:
         """Nobody has switched over what was prepared at this revision: it stays where it is. Both hosts see to that,

@@ -76,6 +76,11 @@ class Porter:
         except (ClusterError, NotFound, HostError) as error:
             log.warning("cluster: port %s leaves without its leases and counters: %s", port, error)
 
+    def expect(self, port: str) -> None:
+        """A VM is to come, perhaps not for the first time."""
+        self._unpacked.discard(port)
+        self._late.discard(port)
+
     async def unpack_leases(self, port: str) -> bool:
         """They are good here, too: once, for the VM may have renewed them since. False: they cannot be had now, and
         somebody will ask again."""
