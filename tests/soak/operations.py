@@ -12,17 +12,21 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from soak.lab import DEVICES, UPLINK, SoakLab
 from vxagent.bench.faults import ending, lacking, working
 from vxagent.bench.faults.efforts import QUICK, Effort
-from vxagent.bench.faults.lab import AGEING_S, MANY, Broken, FaultLab, config
+from vxagent.bench.faults.lab import AGEING_S, MANY, NEAR, TTL, VNI, Broken, FaultLab, config
 from vxagent_cli.client import AgentSaysNo
 
 SHORT = replace(QUICK, away_s=0.3)
 SEGMENTS = ("red", "green", "blue", "grey", "s0", "s1", "s2")
 OWN = SEGMENTS[4:]
+VNIS = dict(zip(OWN, (6000, 6001, 6002), strict=True))
+VTEPS = ("192.0.2.10", "192.0.2.11")  # of hosts that are not there
+TTLS = (TTL, 9)
 HUNG_S = 0.3
 FDB_ENTRIES = (1 << 16, 1 << 15)  # not the default: a set of tables that has taken over has a pin more (`live`)
 REFUSED = (
@@ -36,12 +40,16 @@ REFUSED = (
     ("uplink", "del", "nobody"),
     ("fdb", "del", "02:00:00:00:77:77", "--segment", "red"),
     ("fdb", "add", "02:00:00:00:77:77", "--segment", "red", "--port", "v1"),
+    ("segment", "add", "five", "--tenant", "other", "--vni", str(VNI)),
+    ("vtep", "set", "192.0.2.99", "--no-vni"),
+    ("vtep", "add", NEAR[1]),
+    ("vtep", "del", "192.0.2.99"),
     ("apply", "/nonexistent.toml"),
 )
 HALVES = (b"", b"GET /v1/po", b"POST /v1/ports HTTP/1.1\r\nContent-Length: 100\r\n\r\n{", b"\0\0\0\0\r\n\r\n")
 READERS = (
     ("status",), ("segment", "list"), ("port", "list"), ("port", "show", "t1"), ("uplink", "list"), ("fdb", "list"),
-    ("drops",), ("drops", "--port", "t1"), ("export",),
+    ("vtep", "list"), ("drops",), ("drops", "--port", "t1"), ("export",),
 )  # fmt: skip
 
 
@@ -86,16 +94,17 @@ class Operations:
     def _do(self, kind: Callable[[], None]) -> None:
         try:
             kind()
-        except AgentSaysNo as exc:
-            if "the agent failed" in str(exc):
-                raise Broken(f"{kind.__name__}: {exc}") from exc
+        except AgentSaysNo:
             self.done["refused"] += 1
         else:
             self.done[kind.__name__] += 1
         self._lab.note()
 
     def _kinds(self) -> list[Callable[[], None]]:
-        often = (self.attach, self.detach, self.set_port, self.read, self.static, self.segment, self.flush)
+        often = (
+            *(self.attach, self.detach, self.set_port, self.read, self.static, self.segment, self.flush),
+            *(self.vtep, self.static_vtep),
+        )
         seldom = (
             *(self.trunk, self.internal, self.uplink, self.set_segment, self.apply, self.diff, self.refuse, self.hang),
             *(self.replug_device, self.learn, self.reload, self.resize, self.hang_up, self.neighbours),
@@ -148,8 +157,10 @@ class Operations:
     def segment(self) -> None:
         """One comes, or goes where nothing is in it."""
         name = self._chance.choice(OWN)
+        vlan, vni = {"vlan": 30 + int(name[1:])}, {"vni": VNIS[name]}
         if self._chance.random() < 0.7:
-            self._ask("POST", "segments", body={"name": name, "tenant": "own", "vlan": 30 + int(name[1:])})
+            between = self._chance.choice((vlan, vni, vlan | vni))
+            self._ask("POST", "segments", body={"name": name, "tenant": "own", **between})
         else:
             self._ask("DELETE", "segments", name)
 
@@ -173,6 +184,28 @@ class Operations:
             self._ask("POST", "fdb", body={"segment": segment, "mac": mac, "port": port})
         else:
             self._ask("DELETE", "fdb", segment, mac)
+
+    def vtep(self) -> None:
+        """Another host's VTEP comes, has other VNIs, or goes."""
+        address = self._chance.choice(VTEPS)
+        vnis = self._chance.choice(([], [VNIS["s0"]], *[list(VNIS.values())] * 2))
+        match self._chance.choice(("add", "add", "set", "del")):
+            case "add":
+                self._ask("POST", "vteps", body={"address": address, "vnis": vnis})
+            case "set":
+                self._ask("PATCH", "vteps", address, body={"vnis": vnis})
+            case _:
+                self._ask("DELETE", "vteps", address)
+
+    def static_vtep(self) -> None:
+        """A static entry behind one, whose segment and VTEP come before it unless they are there; it goes with them."""
+        mac, name = f"02:00:00:00:03:{self._chance.randrange(4):02x}", self._chance.choice(OWN)
+        address = self._chance.choice(VTEPS)
+        with suppress(AgentSaysNo):
+            self._ask("POST", "segments", body={"name": name, "tenant": "own", "vni": VNIS[name]})
+        with suppress(AgentSaysNo):
+            self._ask("POST", "vteps", body={"address": address, "vnis": list(VNIS.values())})
+        self._ask("POST", "fdb", body={"segment": name, "mac": mac, "vtep": address})
 
     def flush(self) -> None:
         """What another segment or port has learned."""
@@ -204,8 +237,9 @@ class Operations:
     # The agent
 
     def reload(self) -> None:
-        """New programs, perhaps another ageing time."""
-        self._lab.agent.config_file.write_text(config(self._chance.choice((AGEING_S, 100))))
+        """New programs, perhaps another ageing time, and another TTL of what goes into tunnels."""
+        text = config(self._chance.choice((AGEING_S, 100)), self._chance.choice(TTLS))
+        self._lab.agent.config_file.write_text(text)
         self._ask("POST", "reload")
 
     def resize(self) -> None:
@@ -287,7 +321,12 @@ class Operations:
         self._lab.veth(name)
 
     def _ask(self, method: str, *path: str, body: Mapping[str, object] | None = None) -> None:
-        if method == "GET":
-            self._lab.client.get("v1", *path)
-        else:
-            self._lab.client.change(method, "v1", *path, body=None if body is None else dict(body))
+        try:
+            if method == "GET":
+                self._lab.client.get("v1", *path)
+            else:
+                self._lab.client.change(method, "v1", *path, body=None if body is None else dict(body))
+        except AgentSaysNo as exc:
+            if "the agent failed" in str(exc):
+                raise Broken(f"{method} {'/'.join(path)}: {exc}") from exc
+            raise

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from soak.lab import SoakLab
 from soak.operations import Operations
-from soak.sample import Sample, differences, take
+from soak.sample import Sample, differences, growth, take
 from vxagent.bench.faults.figures import Figures, judge
 from vxagent.errors import VxagentError
 from vxagent.lab.namespaces import CommandFailed
@@ -93,12 +93,18 @@ class Soak:
         return self._round("fresh", act)
 
     def rounds(self, seconds: float) -> Iterator[Round]:
-        """The whole soak: some `seconds` of operations, in whose second half the agent lives on all the time."""
+        """The whole soak: some `seconds` of operations, in whose second half the agent lives on all the time, and must
+        not grow; the last of these rounds says whether it has."""
         each = min(max(seconds / ROUNDS, SHORTEST_S), LONGEST_S)
         count = max(round(seconds / each), 2)
         yield self.warm_up()
+        steady: list[Sample] = []
         for number in range(1, count + 1):
-            yield self.round(str(number), each, restarts=number <= count // 2)
+            restarts = number <= count // 2
+            done = self.round(str(number), each, restarts=restarts)
+            if not restarts and done.sample is not None:
+                steady.append(done.sample)
+            yield replace(done, wrong=(*done.wrong, *growth(steady))) if number == count else done
         yield self.fresh()
 
     def sample(self, within: float = SETTLED_WITHIN_S) -> tuple[Sample, list[str]]:

@@ -8,6 +8,7 @@ import sqlite3
 import statistics
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from vxagent.lab.namespaces import DIRECTORY
 RSS_GROWTH_KIB = 8 << 10  # more than the warm agent may take
 DATABASE_GROWTH_KIB = 6 << 10  # SQLite's log keeps its size until it is written back: at 1,000 pages of 4 KiB
 THREADS_MORE = 8  # pools start their threads one by one, as they are needed
+STEADY_KIB = 2 << 10  # more than this an agent that lives on may not take from its first rounds to its last
+STEADY_ROUNDS = 3  # first and last, of whose memory the medians are compared
 RSS_LOOKS, RSS_PAUSE_S = 5, 0.1
 
 _COUNTED_FROM_PINS = (MapType.HASH, MapType.PERCPU_HASH, MapType.LRU_HASH, MapType.LPM_TRIE)
@@ -66,6 +69,19 @@ def differences(sample: Sample, warm: Sample) -> list[str]:
     )
     found += [f"{what}: {is_now}, over {was} + {more}" for what, is_now, was, more in bounds if is_now > was + more]
     return found
+
+
+def growth(samples: Sequence[Sample]) -> list[str]:
+    """What has grown while one agent has lived on; empty if nothing has, or of fewer rounds than tell. Pure."""
+    if len(samples) < 2 * STEADY_ROUNDS:
+        return []
+    rss = [sample.rss_kib for sample in samples]
+    first, last = int(statistics.median(rss[:STEADY_ROUNDS])), int(statistics.median(rss[-STEADY_ROUNDS:]))
+    if last <= first + STEADY_KIB:
+        return []
+    return [
+        f"RSS in KiB has grown: {last} in the last rounds, over {first} + {STEADY_KIB} in those after the last restart"
+    ]
 
 
 def take(lab: SoakLab) -> Sample:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from soak.run import TITLES, Round, line, row
-from soak.sample import DATABASE_GROWTH_KIB, RSS_GROWTH_KIB, THREADS_MORE, Sample, differences
+from soak.run import TITLES, Round, Soak, line, row
+from soak.sample import DATABASE_GROWTH_KIB, RSS_GROWTH_KIB, STEADY_KIB, THREADS_MORE, Sample, differences, growth
 from vxagent.bench.faults.figures import Figures
 
 EXACT = {
@@ -58,6 +58,53 @@ def test_what_may_vary_has_a_bound(field: str, most: int) -> None:
 
     assert differences(grown(most), WARM) == []
     assert len(differences(grown(most + 1), WARM)) == 1
+
+
+def steady(*rss_kib: int) -> list[Sample]:
+    """Samples of one agent."""
+    return [replace(WARM, rss_kib=one) for one in rss_kib]
+
+
+def test_an_agent_that_lives_on_may_breathe_and_not_grow() -> None:
+    assert growth(steady(45_000, 43_000, 48_000, 46_000, 47_048, 49_000, 47_000)) == []
+    most = 45_000 + STEADY_KIB
+    assert growth(steady(45_000, 45_000, 45_000, most, most, most)) == []
+    (found,) = growth(steady(45_000, 45_000, 45_000, most + 1, most + 1, most + 1))
+    assert "RSS in KiB has grown" in found
+    assert growth(steady(45_000, 45_000, 45_000, 45_000, 45_000, 60_000)) == []
+
+
+def test_few_rounds_tell_nothing_of_growth() -> None:
+    assert growth(steady(40_000, 42_000, 44_000, 46_000, 48_000)) == []
+
+
+class Growing(Soak):
+    """An agent that takes so many KiB in each round; no device is needed for that."""
+
+    def __init__(self, kib: int) -> None:
+        self._kib = kib
+        self._rss = WARM.rss_kib
+
+    def _made(self, name: str) -> Round:
+        self._rss += self._kib
+        sample = replace(WARM, rss_kib=self._rss)
+        return Round(name=name, operations=1, figures=Figures(fault=name, sent=1), sample=sample, wrong=())
+
+    def warm_up(self) -> Round:
+        return self._made("warm")
+
+    def round(self, name: str, seconds: float, *, restarts: bool) -> Round:
+        return self._made(name)
+
+    def fresh(self) -> Round:
+        return self._made("fresh")
+
+
+@pytest.mark.parametrize(("kib", "grown"), [(200, []), (350, ["20"])])
+def test_memory_that_grows_round_by_round_is_found_out(kib: int, grown: list[str]) -> None:
+    rounds = list(Growing(kib).rounds(110))
+    assert len(rounds) == 22
+    assert [one.name for one in rounds if one.wrong] == grown
 
 
 def test_a_round_is_a_line_under_the_titles_also_without_a_sample() -> None:

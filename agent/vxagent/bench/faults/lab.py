@@ -40,6 +40,7 @@ RATE = 120_000  # frames in a second; some more than the 100,000 that are promis
 QUEUE = 131_072  # frames that a receiver's tap holds
 STATE_BYTES = 24 << 20  # of the file system of the state directory
 AGEING_S = 300
+TTL = 64  # of what goes into tunnels
 VID = 12
 VNI = 5012
 STREAMED = ("red", "green", "blue", "violet")  # the streams' segments
@@ -272,6 +273,6 @@ class FaultLab:
         ]
 
 
-def config(ageing_s: int) -> str:
+def config(ageing_s: int, ttl: int = TTL) -> str:
     """The agent's vxagent.toml."""
-    return f'ageing_s = {ageing_s}\n[overlay]\nvtep = "{NEAR[1]}"\ndevice = "o0"\n'
+    return f'ageing_s = {ageing_s}\n[overlay]\nvtep = "{NEAR[1]}"\ndevice = "o0"\nttl = {ttl}\n'
