@@ -440,6 +440,20 @@ async def test_a_cancelled_migration_leaves_all_as_it_was(at: Phase, by: int) ->
             assert (host.state.remote.leaving, host.state.remote.arrived) == (frozenset(), frozenset())
 
 
+@pytest.mark.parametrize("by", [0, 1], ids=["its host", "the next one"])
+async def test_a_fabric_that_was_told_that_the_vm_goes_is_told_that_it_stays(by: int) -> None:
+    async with three(GREEN) as hosts:
+        a, b, _ = hosts.all
+        for host in hosts.all:
+            await host.change(lambda draft: draft.add_uplink(Uplink(ifname="eth2")))
+        await bring(hosts, Phase.HELD)
+        await until(lambda: b.datapath.announced)
+        assert a.datapath.announced == []
+        await hosts.all[by].migrations.cancel("vm7")
+        await until(lambda: a.datapath.announced == [Announce(ifindex=22, vid=30, mac=MAC7)])
+        assert len(b.datapath.announced) == 1
+
+
 async def test_after_a_cancelled_migration_the_next_one_is_as_good() -> None:
     async with three() as hosts:
         a, b, _ = hosts.all

@@ -248,8 +248,11 @@ class Migrations:
         elif now.phase is Phase.BOUND and port in state.ports and now.owner != self._host:
             cancelled = before is not None and before.next == self._host and before.owner == now.owner
             self._errands.send(self._drop(now, cancelled=cancelled))
-        elif now.phase is Phase.BOUND and now.owner == self._host and before is not None and before.next == self._host:
-            self._errands.send(self._remind(port))
+        elif now.phase is Phase.BOUND and now.owner == self._host and before is not None:
+            if before.next == self._host:
+                self._errands.send(self._remind(port))
+            elif before.phase not in NOBODY_LEAVES:  # the fabric has been told otherwise
+                self._errands.send(self._announce(port))
 
     def hear(self, events: Iterable[Event]) -> None:
         """The VM of a port that waits for it may have said that it is here."""
