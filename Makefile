@@ -186,7 +186,7 @@ bench: ## Measure the switch against the Linux bridge, in under five minutes; OP
 	@exec .venv/bin/vxagent bench $(OPTIONS)
 
 .PHONY: faults
-faults: ## Kill, stop and starve an agent under 100,000 frames/s and count what is lost, in some ten minutes; OPTIONS="--quick …"; root
+faults: ## Kill, stop and starve an agent under 100,000 frames/s and count what is lost, in some twenty minutes; OPTIONS="--quick …"; root
 	$(need_root)
 	@$(MAKE) setup
 	@other=$$(mktemp -d); trap 'rm -rf "$$other"' EXIT; \
