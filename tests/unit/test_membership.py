@@ -678,15 +678,21 @@ async def test_a_store_that_lost_everything_has_no_second_bridge() -> None:
 # Silence
 
 
+async def with_a_silent_one(hosts: Hosts) -> list[Member]:
+    """hv1 has vm7; hv2 has vm8, a dead agent, and does not answer."""
+    a, b = hosts.all
+    await a.attach("vm7", macs=(MAC7,))
+    await b.attach("vm8", macs=(MAC8,))
+    await until(lambda: a.fdb(MAC8))
+    await b.stop()
+    hosts.lose_session(b)
+    await until(lambda: a.state.remote.peers["hv2"].silent)
+    return [a, b]
+
+
 async def test_nothing_is_flooded_to_a_host_that_is_silent_until_it_is_back() -> None:
     async with hosts_with(2, BLUE) as hosts:
-        a, b = hosts.all
-        await a.attach("vm7", macs=(MAC7,))
-        await b.attach("vm8", macs=(MAC8,))
-        await until(lambda: a.fdb(MAC8))
-        await b.stop()
-        hosts.lose_session(b)
-        await until(lambda: a.state.remote.peers["hv2"].silent)
+        a, b = await with_a_silent_one(hosts)
         assert hosts.send(a, "tap0", frame(MAC7)) == set()
         assert hosts.send(a, "tap0", frame(MAC7, MAC8)) == {"hv2/tap0"}  # if it is there after all
         await b.start()
@@ -696,13 +702,7 @@ async def test_nothing_is_flooded_to_a_host_that_is_silent_until_it_is_back() ->
 
 async def test_a_host_that_answers_again_is_flooded_to_though_its_agent_is_dead() -> None:
     async with hosts_with(2, BLUE) as hosts:
-        a, b = hosts.all
-        await a.attach("vm7", macs=(MAC7,))
-        await b.attach("vm8", macs=(MAC8,))
-        await until(lambda: a.fdb(MAC8))
-        await b.stop()
-        hosts.lose_session(b)
-        await until(lambda: a.state.remote.peers["hv2"].silent)
+        a, b = await with_a_silent_one(hosts)
         a.here.add(b.vtep)
         await until(lambda: not a.state.remote.peers["hv2"].silent)
         assert hosts.send(a, "tap0", frame(MAC7)) == {"hv2/tap0"}

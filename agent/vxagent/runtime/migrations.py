@@ -13,15 +13,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from vxagent.core.announcements import announcements
 from vxagent.core.checks import check_can_follow
-from vxagent.core.effects import Effect
 from vxagent.core.remote import NOBODY_LEAVES
-from vxagent.core.state import State
 from vxagent.core.switch import Draft
 from vxagent.datapath.abi import EventType
 from vxagent.datapath.base import Datapath, Event
@@ -33,19 +31,11 @@ from vxagent.runtime.errands import Errands
 from vxagent.runtime.luggage import luggage_of, wanted
 from vxagent.runtime.membership import Membership
 from vxagent.runtime.migration_figures import MigrationFigures
-from vxagent.runtime.missing import missing_hosts
 from vxagent.runtime.periods import WAITS, Waits
 from vxagent.runtime.porter import Porter
+from vxagent.runtime.switchover import Switchover, missing_hosts
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Switchover:
-    """How a switchover went. missing: hosts that have not said yet that they send to the next one."""
-
-    next: str
-    missing: tuple[str, ...]
 
 
 class Migrations:
@@ -252,7 +242,7 @@ class Migrations:
             if before.next == self._host:
                 self._errands.send(self._remind(port))
             elif before.phase not in NOBODY_LEAVES:  # the fabric has been told otherwise
-                self._errands.send(self._announce(port))
+                self._errands.send(self._changes.apply_for(port, announcements))
 
     def hear(self, events: Iterable[Event]) -> None:
         """The VM of a port that waits for it may have said that it is here."""
@@ -299,21 +289,9 @@ class Migrations:
             except ClusterError as error:
                 log.info("cluster: port %s holds what comes for its VM, which is said later: %s", port, error)
                 await asyncio.sleep(self._waits.record_s)
-        await self._announce(port)
+        await self._changes.apply_for(port, announcements)
         while self._is_to_come(port, Phase.HELD) and not await self._porter.unpack_leases(port):
             await asyncio.sleep(self._waits.record_s)
-
-    async def _announce(self, port: str) -> None:
-        """The VM is here, or what comes for it is held here; unless that is over when this has its turn."""
-
-        def effects(state: State, of: str) -> Iterable[Effect]:
-            told = state.remote.ports.get(of)
-            is_here = told is not None and (
-                told.next == state.host or (told.owner == state.host and told.phase in NOBODY_LEAVES)
-            )
-            return announcements(state, of) if is_here else ()
-
-        await self._changes.apply_for(port, effects)
 
     def _is_to_come(self, port: str, phase: Phase) -> bool:
         told = self._changes.switch.state.remote.ports.get(port)
@@ -339,7 +317,7 @@ class Migrations:
     async def _remind(self, port: str) -> None:
         """Where the VM was nobody could learn where it is, as long as its port was there."""
         await asyncio.sleep(self._waits.linger_s + self._waits.retry_s)
-        await self._announce(port)
+        await self._changes.apply_for(port, announcements)
 
     async def _expire(self, port: str, revision: int) -> None:
         """Nobody has switched over what was prepared at this revision: it stays where it is. Both hosts see to that,

@@ -1,14 +1,22 @@
-"""The hosts for which the one that a VM has left still sends on what comes for it."""
+"""How a switchover went: the hosts for which the one that a VM has left still sends on what comes for it."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from vxagent.errors import ClusterAway
 from vxagent.model.binding import Binding, Phase, Projection
 from vxagent.runtime.changes import Changes
 from vxagent.runtime.membership import Membership
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switchover:
+    """How a switchover went. missing: hosts that have not said yet that they send to the next one."""
+
+    next: str
+    missing: tuple[str, ...]
 
 
 async def missing_hosts(changes: Changes, membership: Membership, switched: Binding, deadline: float) -> frozenset[str]:
