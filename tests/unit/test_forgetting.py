@@ -150,10 +150,10 @@ async def test_a_host_that_comes_back_after_it_was_forgotten_registers_anew(rest
             a.away = False
             await until(lambda: hosts.key("live/hv1"))
         await a.connected()
-        assert everything(hosts) == before
+        await until(lambda: everything(hosts) == before)
         await until(lambda: b.fdb(MAC8) == "vtep/192.0.2.1")
         assert a.port_state("mgmt0") in (PortState.UP, PortState.PENDING)
-        assert b.state.remote.peers["hv1"].segments == {"blue"}
+        await until(lambda: b.state.remote.peers["hv1"].segments == {"blue"})
 
 
 # Silence
