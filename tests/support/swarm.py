@@ -82,7 +82,7 @@ class Behind:
 
     async def carry(self, port: Port) -> None:
         """As an agent does."""
-        await self._cluster.carry(port.id, pack(port))
+        await self._cluster.carry(port.id, pack(self._host, port))
 
 
 class SimulatedHost(Membership):

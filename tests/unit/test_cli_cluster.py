@@ -71,7 +71,7 @@ async def live_and_die(engine: FakeEngine) -> None:
     await cluster.claim_segment(replace(BLUE, vlan=None))
     for port in PORTS:
         await cluster.bind(port.id, segments=["blue"], macs=port.macs)
-        await cluster.carry(port.id, pack(port))
+        await cluster.carry(port.id, pack("hv2", port))
     await session.close()
 
 

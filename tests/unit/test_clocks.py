@@ -116,7 +116,7 @@ async def test_a_lease_is_no_longer_for_having_waited_since_the_preparation(
         await bring(hosts, Phase.PREPARED)
         now = 0.0
         porter = Porter(b.running._changes, b.membership.cluster, b.datapath, clock=lambda: now)
-        await porter.leave(b.state.ports["vm7"])
+        porter.expect("vm7", b.state.remote.ports["vm7"].revision)
         now += waited_s
         await porter.unpack_leases("vm7")
         assert left(b) == expected

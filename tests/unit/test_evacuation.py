@@ -14,6 +14,7 @@ from vxagent.model.binding import Phase
 from vxagent.model.port import Mode, PortState, Uplink
 from vxagent.protocol.requests import HostEvacuate
 from vxagent.runtime.cluster_api import evacuate_host
+from vxagent.runtime.membership import Connection
 from vxagent.store.fake_kv import Lost
 from vxagent.store.under_session import ASKED
 
@@ -170,6 +171,7 @@ async def test_who_asks_again_goes_on_where_it_failed() -> None:
             await evacuate(b, vm7="tap3")
         assert (b.port_state("vm7"), b.port_state("vm8")) == (UP, None)
         assert [owner(hosts, port) for port in ("vm7", "vm8")] == ["hv2", "hv1"]
+        await until(lambda: b.membership.connection is Connection.DISCONNECTED)
         b.away = False
         await b.connected()
         with pytest.raises(Conflict, match="port vm7 is here already, with device tap3; leave out --ifname vm7=tap2"):

@@ -49,7 +49,7 @@ async def test_it_is_said_to_be_longer_where_the_other_host_has_not_said(caplog:
     async with three() as hosts:
         a, b, _ = hosts.all
         await bring(hosts, Phase.HELD)
-        hosts.write("carry/vm7", pack(a.state.ports["vm7"]))
+        hosts.write("carry/vm7", pack("hv1", a.state.ports["vm7"]))
         with caplog.at_level("INFO"):
             await b.migrations.activate("vm7")
             await until(lambda: blackouts(b))

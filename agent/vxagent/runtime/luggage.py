@@ -15,6 +15,7 @@ class Luggage(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the next host needs of a port.
 
     Attributes:
+        host: that has left it.
         port: as it was asked for.
         leases: what DHCP servers have leased to its VM; as of the switchover or, before it, of the preparation.
         counts: its counters, likewise.
@@ -22,6 +23,7 @@ class Luggage(msgspec.Struct, frozen=True, omit_defaults=True):
             nobody has switched it over.
     """
 
+    host: str
     port: PortAttach
     leases: tuple[CarriedLease, ...] = ()
     counts: Counts = Counts()
@@ -32,13 +34,16 @@ _decode = msgspec.json.Decoder(Luggage).decode
 
 
 def pack(
+    host: str,
     port: Port,
     leases: tuple[CarriedLease, ...] = (),
     counts: Counts = Counts(),  # noqa: B008  # frozen
     left_s: float | None = None,
 ) -> bytes:
-    """As the cluster holds it."""
-    return msgspec.json.encode(Luggage(port=PortAttach.of(port), leases=leases, counts=counts, left_s=left_s))
+    """As the cluster holds it, left by this host."""
+    return msgspec.json.encode(
+        Luggage(host=host, port=PortAttach.of(port), leases=leases, counts=counts, left_s=left_s)
+    )
 
 
 def unpack(port: str, packed: bytes) -> Luggage:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from vxagent.core.census import Census, records_of
-from vxagent.core.remote import NO_CLUSTER
+from vxagent.core.remote import NO_CLUSTER, Remote
 from vxagent.core.state import State
 from vxagent.core.switch import Draft
 from vxagent.errors import (
@@ -365,7 +365,8 @@ class Membership:
         def tell(draft: Draft) -> None:
             before = draft.state.remote
             now = self._census.take(before, changes)
-            draft.cluster_says(now)
+            came = {told.port for c in changes if (told := _projection(c.now)) and self._has_come(before, told)}
+            draft.cluster_says(now.doubting({("port", port) for port in came & draft.state.ports.keys()}))
             gone = {c.before.port for c in changes if c.now is None and isinstance(c.before, Projection)}
             for port in gone - now.ports.keys():  # its VM has left it here, or was awaited
                 if port in draft.state.ports and port in before.ports and before.ports[port].owner != self._host:
@@ -379,6 +380,11 @@ class Membership:
             if isinstance(change.now or change.before, Projection) and self._hears is not None:
                 await self._hears.told(_projection(change.now), _projection(change.before))
         self._wake.set()
+
+    def _has_come(self, before: Remote, told: Projection) -> bool:
+        """The VM of a port runs here now, of which this agent, or the one before it, knew only that it might."""
+        knew = before.ports.get(told.port)
+        return (told.owner, told.next) == (self._host, None) and knew is not None and knew.next == self._host
 
 
 def _projection(record: Record | None) -> Projection | None:

@@ -6,14 +6,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from weakref import WeakValueDictionary
 
+from vxagent.core.state import State
 from vxagent.datapath.base import Datapath
-from vxagent.errors import ClusterError, HostError, NotFound, Refused
+from vxagent.errors import ClusterError, Conflict, HostError, NotFound, Refused
 from vxagent.model.binding import Phase
 from vxagent.model.port import Port
-from vxagent.runtime.carried import counts_of, effects_of, left_of, puts_of
+from vxagent.runtime.carried import Counts, counts_of, effects_of, left_of, puts_of
 from vxagent.runtime.changes import Changes
 from vxagent.runtime.luggage import luggage_of, pack
 from vxagent.store.cluster import Cluster
@@ -37,25 +39,37 @@ class Porter:
         self._changes = changes
         self._cluster = cluster
         self._datapath = datapath
-        self._unpacked: set[str] = set()
+        self._unpacked: set[str] = set()  # ports whose leases are good here
+        self._counted: set[str] = set()  # ports whose counters go on here
         self._late: set[str] = set()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._clock = clock
-        self._awaited: dict[str, tuple[int, float]] = {}  # port → revision of its preparation, when that was
+        self._expected: dict[str, tuple[int, float]] = {}  # port → revision of its preparation, when that was
+
+    @property
+    def _state(self) -> State:
+        return self._changes.switch.state
 
     def is_leased(self, port: str) -> bool:
         """It is a port of this host whose VM speaks from what it was leased: it cannot where its leases are not."""
-        model = self._changes.switch.state.ports.get(port)
+        model = self._state.ports.get(port)
         return model is not None and model.dhcp_snoop
 
-    async def leave(self, port: Port) -> None:
-        """Leave a port as it was asked for, if it runs here; one that does not is awaited. Raises ClusterError."""
-        told = self._changes.switch.state.remote.ports.get(port.id)
-        if told is not None and told.next == self._changes.switch.state.host:
-            self._awaited[port.id] = (told.revision, self._clock())
-        else:
-            self._awaited.pop(port.id, None)
-        await self._cluster.carry(port.id, pack(port))
+    async def leave(self, port: Port) -> bool:
+        """Leave a port as it was asked for.
+
+        Returns:
+            False: what it came with is not unpacked yet, and was left as it is.
+
+        Raises:
+            ClusterError: the engine did not take it.
+        """
+        with suppress(NotFound, Conflict):  # then there is nothing that could be unpacked
+            luggage = await luggage_of(self._cluster, port.id)
+            if luggage.host != self._state.host and (luggage.leases or luggage.counts != Counts()):
+                return False
+        await self._cluster.carry(port.id, pack(self._state.host, port))
+        return True
 
     async def pack(self, port: str, left_s: float | None = None) -> None:
         """Leave what the VM has here, too. A VM that goes without its leases asks its DHCP server again.
@@ -67,19 +81,21 @@ class Porter:
             await self._pack(port, left_s)
 
     async def _pack(self, port: str, left_s: float | None) -> None:
-        state = self._changes.switch.state
+        state = self._state
         try:
             counts = await self._changes.reading(partial(counts_of, state, self._datapath, port))
             leases = await self._changes.reading(self._datapath.leases) if self.is_leased(port) else ()
-            packed = pack(state.ports[port], left_of(state, leases, port), counts, left_s)
+            packed = pack(state.host, state.ports[port], left_of(state, leases, port), counts, left_s)
             await self._cluster.carry(port, packed)
         except (ClusterError, NotFound, HostError) as error:
             log.warning("cluster: port %s leaves without its leases and counters: %s", port, error)
 
-    def expect(self, port: str) -> None:
-        """A VM is to come, perhaps not for the first time."""
+    def expect(self, port: str, revision: int) -> None:
+        """A VM is to come, perhaps not for the first time; `revision` is that of its preparation, a moment ago."""
         self._unpacked.discard(port)
+        self._counted.discard(port)
         self._late.discard(port)
+        self._expected[port] = (revision, self._clock())
 
     async def unpack_leases(self, port: str) -> bool:
         """They are good here, too: once, for the VM may have renewed them since. False: they cannot be had now, and
@@ -87,7 +103,8 @@ class Porter:
         if not self.is_leased(port) or port in self._unpacked:
             return True
         try:
-            leases = (await luggage_of(self._cluster, port)).leases
+            luggage = await luggage_of(self._cluster, port)
+            leases = luggage.leases if luggage.host != self._state.host else ()
             age_s = self._age_s(port)
             await self._changes.apply_for(port, lambda state, of: puts_of(state, of, leases, age_s))
         except (ClusterError, HostError) as error:
@@ -103,7 +120,7 @@ class Porter:
 
     async def given(self, port: str) -> int:
         """How many frames the device of a port has been given. Raises NotFound, HostError."""
-        state = self._changes.switch.state
+        state = self._state
         return (await self._changes.reading(partial(counts_of, state, self._datapath, port))).given
 
     async def unpack_counts(self, port: str) -> float | None:
@@ -114,21 +131,36 @@ class Porter:
     async def _unpack_counts(self, port: str) -> float | None:
         left_s: float | None = None
         try:
-            luggage = await luggage_of(self._cluster, port)
-            left_s, counts = luggage.left_s, luggage.counts
-            await self._changes.apply_for(port, lambda state, of: effects_of(state, of, counts))
-            model = self._changes.switch.state.ports.get(port)
-            if model is not None:  # it may have been detached meanwhile
-                await self.leave(model)
-            self._unpacked.discard(port)
+            try:
+                luggage = await luggage_of(self._cluster, port)
+            except (NotFound, Conflict) as error:
+                log.warning("cluster: port %s begins to count anew: %s", port, error)
+            else:
+                if luggage.host == self._state.host:
+                    return None
+                left_s, counts = luggage.left_s, luggage.counts
+                if port not in self._counted:
+                    await self._changes.apply_for(port, lambda state, of: effects_of(state, of, counts))
+                    self._counted.add(port)
+            await self._replace(port)
         except (ClusterError, Refused, HostError) as error:
-            log.warning("cluster: port %s begins to count anew: %s", port, error)
+            log.warning("cluster: port %s goes on counting later: %s", port, error)
+        else:
+            self._unpacked.discard(port)
+            self._counted.discard(port)
         return left_s
+
+    async def _replace(self, port: str) -> None:
+        """Leave a port as it is in place of what it came with; it may change, or be detached, meanwhile."""
+        left: Port | None = None
+        while (model := self._state.ports.get(port)) is not None and model != left:
+            await self._cluster.carry(port, pack(self._state.host, model))
+            left = model
 
     def _age_s(self, port: str) -> float:
         """How old is what was left for this host: where nobody has switched over, it is as of the preparation."""
-        told = self._changes.switch.state.remote.ports.get(port)
-        revision, since = self._awaited.get(port, (0, 0.0))
+        told = self._state.remote.ports.get(port)
+        revision, since = self._expected.get(port, (0, 0.0))
         is_prepared = told is not None and told.phase is Phase.PREPARED and told.revision == revision
         return self._clock() - since if is_prepared else 0.0
 
