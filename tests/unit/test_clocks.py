@@ -18,6 +18,7 @@ from support.migrating import DRAINING, HOLDING, STANDBY, UP, bring, owner, phas
 from vxagent.datapath.base import Lease
 from vxagent.model.binding import Phase
 from vxagent.model.ids import mac_to_int
+from vxagent.runtime.errands import Errands
 from vxagent.runtime.porter import Porter
 from vxagent.store.kv import Range
 
@@ -115,7 +116,7 @@ async def test_a_lease_is_no_longer_for_having_waited_since_the_preparation(
         await leased(a)
         await bring(hosts, Phase.PREPARED)
         now = 0.0
-        porter = Porter(b.running._changes, b.membership.cluster, b.datapath, clock=lambda: now)
+        porter = Porter(b.running._changes, b.membership.cluster, b.datapath, Errands(), clock=lambda: now)
         porter.expect("vm7", b.state.remote.ports["vm7"].revision)
         now += waited_s
         await porter.unpack_leases("vm7")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
 from support.members import BLUE, MAC7, MAC8, RED, Hosts, Member, until
 from support.migrating import UP, VTEP2, bring, three
+from vxagent.datapath.base import Lease
 from vxagent.errors import ClusterAmbiguous, ClusterAway, Conflict, HostError, Invalid, NotFound
 from vxagent.model.binding import Phase
+from vxagent.model.ids import mac_to_int
 from vxagent.model.port import Mode, PortState, Uplink
 from vxagent.protocol.requests import HostEvacuate
 from vxagent.runtime.cluster_api import evacuate_host
@@ -49,6 +52,28 @@ async def test_the_ports_of_a_dead_host_are_taken() -> None:
         assert (b.port_state("vm7"), b.port_state("vm8")) == (UP, UP)
         await a.start()
         await until(lambda: a.port_state("vm7") is None and a.port_state("vm8") is None)
+
+
+async def test_a_port_that_was_taken_goes_on_as_it_is_here() -> None:
+    """Its VM begins anew: what it was leased, and the dead host had once packed, is old."""
+    async with three() as hosts:
+        a, b, c = hosts.all
+        await a.change(lambda draft: draft.set_port("vm7", dhcp_snoop=True))
+        handle, at = a.state.handle_of_port("vm7"), a.state.handle_of_segment("blue")
+        address, mac = ip_address("10.0.0.77"), mac_to_int(MAC7)
+        a.datapath.lease(Lease(segment=at, port=handle, address=address, mac=mac, left_s=600))
+        await c.migrations.prepare("vm7", "tap3")
+        await hosts.packed("vm7")
+        assert b"10.0.0.77" in (hosts.key("carry/vm7") or b"")
+        await c.migrations.cancel("vm7")
+        await until(lambda: b.state.remote.ports["vm7"].phase is Phase.BOUND)
+        await die(hosts)
+        await evacuate(b, vm7="tap3")
+        left = hosts.key("carry/vm7") or b""
+        assert b'"host":"hv2"' in left
+        assert b'"ifname":"tap3"' in left
+        assert b"10.0.0.77" not in left
+        assert not b.datapath.leases()
 
 
 @pytest.mark.parametrize(
@@ -186,7 +211,7 @@ async def test_what_is_not_known_to_be_done_is_done_when_it_is_asked_for_again(d
     async with three() as hosts:
         _, b, _ = hosts.all
         await die(hosts)
-        b.kv.losing = deque([None, Lost.AFTER if done else Lost.BEFORE, *[Lost.BEFORE] * (ASKED - 1)])
+        b.kv.losing = deque([None, None, Lost.AFTER if done else Lost.BEFORE, *[Lost.BEFORE] * (ASKED - 1)])
         with pytest.raises(ClusterAmbiguous, match="1 of 2 ports of host hv1 are here now"):
             await evacuate(b)
         await until(lambda: b.port_state("vm8") is (UP if done else PortState.DRAINING))

@@ -12,11 +12,12 @@ from dataclasses import replace
 
 from vxagent.core.state import State, unusable
 from vxagent.core.switch import Draft
-from vxagent.errors import ClusterAmbiguous, Conflict, NotFound, VxagentError
+from vxagent.errors import ClusterAmbiguous, ClusterError, Conflict, NotFound, VxagentError
 from vxagent.model.binding import Binding, must_be_dead
 from vxagent.model.port import Port
 from vxagent.runtime.changes import Changes
 from vxagent.runtime.left_behind import LeftBehind, left_behind
+from vxagent.runtime.luggage import pack
 from vxagent.store.cluster import Cluster
 
 log = logging.getLogger(__name__)
@@ -128,5 +129,10 @@ async def _take(changes: Changes, cluster: Cluster, port: Port) -> None:
                 await changes.run(detach)
             raise
         await changes.run(lambda draft: draft.cluster_says(draft.state.remote.knowing(binding)))
+        try:  # what the dead host has left of it is old: its VM begins anew
+            await cluster.carry(port.id, pack(binding.owner, port))
+        except ClusterError as error:
+            log.warning("cluster: port %s is here; that it is so is told later: %s", port.id, error)
+            await changes.run(lambda draft: draft.cluster_says(draft.state.remote.doubting({("port", port.id)})))
 
     await changes.in_turn(work)

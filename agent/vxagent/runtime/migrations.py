@@ -58,13 +58,12 @@ class Migrations:
         self._changes = changes
         self._membership = membership
         self._cluster = membership.cluster
-        self._porter = Porter(changes, membership.cluster, datapath)
         self._host = host
         self._look = look
         self._waits = waits
         self._errands = Errands()
+        self._porter = Porter(changes, membership.cluster, datapath, self._errands, waits)
         self._arriving: set[int] = set()
-        self._unpacking: set[str] = set()
 
     # Commands
 
@@ -272,14 +271,8 @@ class Migrations:
             self._arriving.discard(handle)
 
     async def carry(self, port: Port) -> None:
-        """Leave for the next host what it needs of a port; what that came with is unpacked first, where an agent before
-        this one did not, or the engine went away. Raises ClusterError."""
-        told = self._changes.switch.state.remote.ports.get(port.id)
-        if told is not None and told.next is not None:
-            if told.phase is Phase.PREPARED:  # and else it goes as it was packed
-                self._errands.send(self._porter.pack(port.id))
-        elif port.id not in self._unpacking and not await self._porter.leave(port):
-            self._errands.send(self._unpack_late(port.id))
+        """Leave for the next host what it needs of a port. Raises ClusterError."""
+        await self._porter.carry(port)
 
     async def end(self) -> None:
         """Leave all that is under way."""
@@ -385,25 +378,9 @@ class Migrations:
         self._errands.send(self._unpack(binding.id, waited_s))
 
     async def _unpack(self, port: str, waited_s: float | None) -> None:
-        self._unpacking.add(port)
-        try:
-            while self._runs_here(port) and not await self._porter.unpack_leases(port):
-                await asyncio.sleep(self._waits.record_s)
-            left_s = await self._porter.unpack_counts(port)
-        finally:
-            self._unpacking.discard(port)
+        left_s = await self._porter.unpack(port)
         if waited_s is not None:
             self.figures.arrived(port, waited_s, left_s)
-
-    async def _unpack_late(self, port: str) -> None:
-        """Who has just activated it does that, and knows how long it took."""
-        await asyncio.sleep(self._waits.retry_s)
-        if port not in self._unpacking:
-            await self._unpack(port, None)
-
-    def _runs_here(self, port: str) -> bool:
-        told = self._changes.switch.state.remote.ports.get(port)
-        return told is not None and (told.owner, told.phase) == (self._host, Phase.BOUND)
 
     async def _let(self, port: str, *, leave: bool, drained: bool = False) -> None:
         """So far its switchover has begun here."""

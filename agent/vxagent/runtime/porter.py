@@ -17,7 +17,9 @@ from vxagent.model.binding import Phase
 from vxagent.model.port import Port
 from vxagent.runtime.carried import Counts, counts_of, effects_of, left_of, puts_of
 from vxagent.runtime.changes import Changes
+from vxagent.runtime.errands import Errands
 from vxagent.runtime.luggage import luggage_of, pack
+from vxagent.runtime.periods import WAITS, Waits
 from vxagent.store.cluster import Cluster
 
 log = logging.getLogger(__name__)
@@ -34,13 +36,18 @@ class Porter:
         changes: Changes,
         cluster: Cluster,
         datapath: Datapath,
+        errands: Errands,
+        waits: Waits = WAITS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._changes = changes
         self._cluster = cluster
         self._datapath = datapath
+        self._errands = errands
+        self._waits = waits
         self._unpacked: set[str] = set()  # ports whose leases are good here
         self._counted: set[str] = set()  # ports whose counters go on here
+        self._unpacking: set[str] = set()
         self._late: set[str] = set()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._clock = clock
@@ -55,15 +62,18 @@ class Porter:
         model = self._state.ports.get(port)
         return model is not None and model.dhcp_snoop
 
-    async def leave(self, port: Port) -> bool:
-        """Leave a port as it was asked for.
+    async def carry(self, port: Port) -> None:
+        """Leave for the next host what it needs of a port; what that came with is unpacked first, where an agent before
+        this one did not, or the engine went away. Raises ClusterError."""
+        told = self._state.remote.ports.get(port.id)
+        if told is not None and told.next is not None:
+            if told.phase is Phase.PREPARED:  # and else it goes as it was packed
+                self._errands.send(self.pack(port.id))
+        elif port.id not in self._unpacking and not await self._leave(port):
+            self._errands.send(self._unpack_late(port.id))
 
-        Returns:
-            False: what it came with is not unpacked yet, and was left as it is.
-
-        Raises:
-            ClusterError: the engine did not take it.
-        """
+    async def _leave(self, port: Port) -> bool:
+        """Leave a port as it was asked for; False: what it came with is not unpacked yet, and was left as it is."""
         with suppress(NotFound, Conflict):  # then there is nothing that could be unpacked
             luggage = await luggage_of(self._cluster, port.id)
             if luggage.host != self._state.host and (luggage.leases or luggage.counts != Counts()):
@@ -123,10 +133,27 @@ class Porter:
         state = self._state
         return (await self._changes.reading(partial(counts_of, state, self._datapath, port))).given
 
-    async def unpack_counts(self, port: str) -> float | None:
-        """What the port has counted so far goes on here, and is left to nobody else. Return its host's `left_s`."""
-        async with self._turn(port):
-            return await self._unpack_counts(port)
+    async def unpack(self, port: str) -> float | None:
+        """Of a port that runs here now: what its VM was leased, and what it has counted, go on here and are left to
+        nobody else. Return its host's `left_s`, where it can be had."""
+        self._unpacking.add(port)
+        try:
+            while self._runs_here(port) and not await self.unpack_leases(port):
+                await asyncio.sleep(self._waits.record_s)
+            async with self._turn(port):
+                return await self._unpack_counts(port)
+        finally:
+            self._unpacking.discard(port)
+
+    async def _unpack_late(self, port: str) -> None:
+        """Who has just activated it does that, and knows how long it took."""
+        await asyncio.sleep(self._waits.retry_s)
+        if port not in self._unpacking:
+            await self.unpack(port)
+
+    def _runs_here(self, port: str) -> bool:
+        told = self._state.remote.ports.get(port)
+        return told is not None and (told.owner, told.phase) == (self._state.host, Phase.BOUND)
 
     async def _unpack_counts(self, port: str) -> float | None:
         left_s: float | None = None
