@@ -103,5 +103,7 @@ def _plain(message: str) -> str:
 
 
 def _help_hint(exc: typer.TyperException) -> str:
+    if getattr(exc, "option_name", "") == "--run-dir":
+        return "; it goes before the command: `vxagent --run-dir DIR COMMAND`"
     context = getattr(exc, "ctx", None)
     return f"; see `{context.command_path} --help`" if context is not None else ""

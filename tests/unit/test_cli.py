@@ -134,6 +134,10 @@ def test_refused_is_1_with_one_line(blue: Vxagent, line: str, message: str) -> N
         ("nope", "No such command 'nope'"),
         ("port", "Missing command; see `vxagent port --help`"),
         ("port list --nope", "No such option: --nope"),
+        (
+            "port list --run-dir /run/x",
+            "No such option: --run-dir; it goes before the command: `vxagent --run-dir DIR COMMAND`",
+        ),
         ("port attach tap1 --segment blue --rate-up 1000", "No such option: --rate-up"),
         ("port list more", "Got unexpected extra argument(s) (more)"),
         ("segment add", "Missing argument 'NAME'"),
