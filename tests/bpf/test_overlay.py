@@ -172,6 +172,17 @@ def test_the_sender_is_learned_behind_its_vtep(overlay: Overlay) -> None:
     assert overlay.world.send(2, ethernet(mac(55), mac(2), ipv4(udp(b"x")))).sent.keys() == {21}
 
 
+def test_what_a_vtep_teaches_leaves_room_for_others(overlay: Overlay) -> None:
+    """The VM that shows so many MACs is another host's, and has no limit here; its frames go on."""
+    overlay.world.set_port(21, max_macs=2)
+    for n in range(50, 54):
+        frame = ethernet(BROADCAST, mac(n), ipv4(udp(b"x")))
+        assert overlay.world.send(UNDERLAY, overlay.packet(frame)).fate == FLOODED
+    overlay.world.send(2, ethernet(BROADCAST, mac(54), ipv4(udp(b"x"))))
+    found = [overlay.world.whereabouts(BLUE, mac(n)) for n in range(50, 55)]
+    assert found == [21, 21, None, None, 2]
+
+
 def test_a_flood_from_a_vtep_stays_here(overlay: Overlay) -> None:
     frame = ethernet(BROADCAST, mac(21), ipv4(udp(b"x" * 30)))
     outcome = overlay.world.send(UNDERLAY, overlay.packet(frame))

@@ -29,7 +29,7 @@ from vxagent.core.tables import (
     fdb_key,
 )
 from vxagent.model.device import Device
-from vxagent.model.ids import LEARN_RATE_UPLINK, MAX_MACS_UPLINK, mac_to_int
+from vxagent.model.ids import LEARN_RATE_UPLINK, mac_to_int
 from vxagent.model.port import Enforce, Port, Uplink
 from vxagent.model.segment import Segment, UnknownUnicast
 from vxagent.model.vtep import Overlay, Vtep
@@ -114,6 +114,7 @@ class Setting:
         """The agent's view. ifindex: number → device, of a tap."""
         state = State(
             ageing_s=self.ageing_s,
+            fdb_entries=FDB_ENTRIES,
             segments={segment.name: segment for segment in self.segments},
             ports={port.id: port for port in self.ports},
             uplinks={uplink.ifname: uplink for uplink in self.uplinks},
@@ -233,7 +234,7 @@ class Setting:
             device=number not in self.deviceless,
             state=self.states.get(number, PortMode.UP).name.lower(),
             tagged={vid: self.number_of(segment) for segment, vid in self.between(number)},
-            max_macs=MAX_MACS_UPLINK,
+            max_macs=FDB_ENTRIES * 3 // 4,
             limits={"learn": LEARN_RATE_UPLINK},
         )
 
@@ -243,6 +244,6 @@ class Setting:
             uplink=True,
             vtep=True,
             tunnels=frozenset(self.number_of(segment) for segment, _ in self.between(number)),
-            max_macs=MAX_MACS_UPLINK,
+            max_macs=FDB_ENTRIES // 4,
             limits={"learn": LEARN_RATE_UPLINK},
         )

@@ -12,6 +12,7 @@ from vxagent.core.switch import Draft, Switch
 from vxagent.core.tables import DeviceRow, OverlayRow, PortRow, Rows, Table
 from vxagent.datapath.fake import FakeDatapath
 from vxagent.model.device import Device
+from vxagent.model.ids import FDB_ENTRIES
 from vxagent.model.vtep import Overlay
 from vxagent.netlink.fake import FakeLinks
 from vxagent.runtime.executor import Executor
@@ -62,6 +63,7 @@ class Sim:
             attached,
             xdp,
             ageing_s=300,
+            fdb_entries=FDB_ENTRIES,
             now=self.now,
             overlay=self.overlay,
             lacking=[h for h, runs in self.datapath.runs(attached).items() if h == underlay and not runs],

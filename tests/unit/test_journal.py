@@ -6,13 +6,18 @@ import logging
 
 import pytest
 
-from vxagent.core.numbers import Numbers
+from vxagent.core.numbers import Numbers, vtep_owner
 from vxagent.core.state import State
 from vxagent.datapath.abi import EventType
 from vxagent.datapath.base import Event
+from vxagent.model.port import Uplink
 from vxagent.runtime.journal import LINES_PER_PERIOD, PERIOD_S, Journal
 
-STATE = State(numbers=Numbers({("port", "tap0"): 1, ("port", "tap1"): 2, ("segment", "blue"): 5}))
+NUMBERS = {"tap0": 1, "tap1": 2, vtep_owner("192.0.2.9"): 3, "eth1": 4}
+STATE = State(
+    numbers=Numbers({**{("port", name): number for name, number in NUMBERS.items()}, ("segment", "blue"): 5}),
+    uplinks={"eth1": Uplink(ifname="eth1")},
+)
 
 
 def event(kind: int, *, port: int = 1, other_port: int = 0, segment: int = 5) -> Event:
@@ -28,8 +33,10 @@ def event(kind: int, *, port: int = 1, other_port: int = 0, segment: int = 5) ->
         ),
         (
             event(EventType.LEARN_LIMITED),
-            "port tap0 may learn no more MACs: 02:00:00:00:00:01 of segment blue was not learned",
+            "port tap0 may learn no more MACs: 02:00:00:00:00:01 of segment blue was not learned (--max-macs, ",
         ),
+        (event(EventType.LEARN_LIMITED, port=3), "VTEP 192.0.2.9 may learn no more MACs: 02:00:00:00:00:01 of"),
+        (event(EventType.LEARN_LIMITED, port=4), "of segment blue was not learned (fdb_entries)"),
         (
             event(EventType.MAC_HELD, other_port=2),
             "MAC 02:00:00:00:00:01 of segment blue moved too often between ports tap1 and tap0: "

@@ -19,12 +19,13 @@ import pytest
 from vxagent.core.effects import Attach, Detach
 from vxagent.core.state import internal_peer
 from vxagent.core.switch import Draft
+from vxagent.core.tables import PortRow, Table
 from vxagent.datapath.abi import EventType
 from vxagent.datapath.base import EVENTS_AT_ONCE, Event, Lease
 from vxagent.datapath.fake import FakeDatapath
 from vxagent.errors import HostError, Invalid, NotFound, Refused, StoreError
 from vxagent.model.device import Device
-from vxagent.model.port import Mode, Port, PortState
+from vxagent.model.port import Mode, Port, PortState, Uplink
 from vxagent.model.segment import Segment
 from vxagent.netlink.fake import FakeLinks
 from vxagent.runtime.config import Config
@@ -673,6 +674,24 @@ def test_reload_reads_the_config_and_swaps_the_programs() -> None:
         assert host.datapath.reloads == before + 1
         assert (agent.switch.state.ageing_s, agent.switch.state.host) == (7, "hv2")
         assert host.datapath.attached_order == ["tap0"]
+
+    host.run(work)
+
+
+def test_an_uplink_may_teach_a_part_of_what_the_fdb_has_room_for() -> None:
+    host = Host(Device(ifname="eth1", ifindex=21))
+
+    def learns(agent: Agent) -> int:
+        row = host.datapath.rows()[Table.PORTS, agent.switch.state.handle_of_uplink("eth1")]
+        assert isinstance(row, PortRow)
+        return row.max_macs
+
+    async def work(agent: Agent) -> None:
+        await agent.change(lambda draft: draft.add_uplink(Uplink(ifname="eth1")))
+        assert learns(agent) == 98304
+        host.config = replace(CONFIG, fdb_entries=1000)
+        await agent.reload()
+        assert learns(agent) == 750
 
     host.run(work)
 

@@ -51,7 +51,7 @@ from vxagent.datapath.fake_forwarding import Frame, Outcome
 from vxagent.errors import NotFound, Refused
 from vxagent.model.device import Device
 from vxagent.model.fdb import StaticEntry
-from vxagent.model.ids import MAX_VTEPS
+from vxagent.model.ids import FDB_ENTRIES, MAX_VTEPS
 from vxagent.model.port import Port, PortState, Uplink
 from vxagent.model.segment import Segment
 from vxagent.model.vtep import Overlay, Vtep
@@ -221,6 +221,7 @@ def test_the_rows_of_an_overlay(sim: Sim) -> None:
     port = row(sim, Table.PORTS, vtep)
     assert isinstance(port, PortRow)
     assert (port.ifindex, port.flags, port.segment) == (21, PortFlag.UPLINK | PortFlag.VTEP, 0)
+    assert port.max_macs == FDB_ENTRIES // 4
     at = row(sim, Table.PORTS, underlay)
     assert isinstance(at, PortRow)
     assert (at.ifindex, at.flags, at.segment) == (21, PortFlag.UPLINK, 0)

@@ -6,6 +6,7 @@ Each object owns its rows: nobody else writes them. All numbers have been given 
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from ipaddress import ip_address, ip_network
 
 from vxagent.core.migration import token_of, whereabouts
@@ -45,12 +46,15 @@ from vxagent.core.tables import (
     vid_key,
 )
 from vxagent.model.device import Device
-from vxagent.model.ids import LEARN_RATE_UPLINK, MAX_LEAVING, MAX_MACS_UPLINK, mac_to_int
+from vxagent.model.ids import LEARN_RATE_UPLINK, MAX_LEAVING, mac_to_int
 from vxagent.model.port import Enforce, Mode, Port
 from vxagent.model.rate import NO_RATE
 from vxagent.model.segment import UnknownUnicast
 
 NANOSECONDS = 1_000_000_000
+
+UPLINK_SHARE = Fraction(3, 4)  # of the FDB, that an uplink may teach
+VTEP_SHARE = Fraction(1, 4)
 
 
 def rows_of(state: State, neighbours: Neighbours, owner: Owner) -> Rows:  # noqa: PLR0911  # one for each kind
@@ -211,9 +215,15 @@ def _limits_row(port: Port) -> LimitsRow:
 
 def _uplink_rows(state: State, ifname: str) -> Rows:
     flags = PortFlag.UPLINK | PortFlag.TRUNK
-    rows = _place_rows(state, ifname, device_of(state, ifname), flags, MAX_MACS_UPLINK)
+    rows = _place_rows(state, ifname, device_of(state, ifname), flags, _share(state, UPLINK_SHARE))
     rows[Table.LIMITS, state.numbers.number("port", ifname)] = LimitsRow(learn=LEARN_RATE_UPLINK)
     return rows
+
+
+def _share(state: State, of: Fraction) -> int:
+    """Nobody else limits how many MACs the fabric or another host shows: of one tenant's VM they may be as many as it
+    likes. What one of them can teach leaves room for what the others do, and for ports here."""
+    return max(1, int(state.fdb_entries * of))
 
 
 def _underlay_rows(state: State, name: str) -> Rows:
@@ -226,7 +236,7 @@ def _vtep_rows(state: State, name: str) -> Rows:
     handle = state.numbers.number("port", name)
     address = ip_address(name.removeprefix(VTEP))
     row = VtepRow(port=handle, family=address.version, octets=address_octets(address))
-    rows = _place_rows(state, name, None, PortFlag.UPLINK | PortFlag.VTEP, MAX_MACS_UPLINK)
+    rows = _place_rows(state, name, None, PortFlag.UPLINK | PortFlag.VTEP, _share(state, VTEP_SHARE))
     rows[Table.LIMITS, handle] = LimitsRow(learn=LEARN_RATE_UPLINK)
     rows[Table.VTEPS, handle] = rows[Table.TUNNELS, tunnel_key(address)] = row
     return rows

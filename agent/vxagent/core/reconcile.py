@@ -34,6 +34,7 @@ def reconcile(
     xdp: dict[int, Xdp],
     *,
     ageing_s: int,
+    fdb_entries: int,
     now: float,
     overlay: Overlay | None = None,
     lacking: Collection[int] = (),
@@ -46,7 +47,7 @@ def reconcile(
         rows: what the kernel's tables hold.
         attached: port handle → ifindex of each program that runs; 0: its device is gone.
         xdp: port handle → what XDP does there.
-        ageing_s: the setting.
+        ageing_s, fdb_entries: the settings.
         now: Unix time. Where the tables are empty, kept leases that have not run out by now are put back.
         overlay: the setting.
         lacking: port handles that are attached, but not all runs there that should.
@@ -84,6 +85,7 @@ def reconcile(
     draft.make_missing = True
     draft.links_read(devices)
     draft.set_ageing(ageing_s)
+    state.fdb_entries = fdb_entries
     draft.overlay_read(overlay)
     draft.again = {name for handle, name in state.names("port").items() if handle in lacking}
     strays = _strays(state)

@@ -13,7 +13,7 @@ from vxagent.core.tables import PortMode, Row, RowKey, Rows
 from vxagent.errors import NotFound
 from vxagent.model.device import Device
 from vxagent.model.fdb import StaticEntry
-from vxagent.model.ids import VLAN_VNIS
+from vxagent.model.ids import FDB_ENTRIES, VLAN_VNIS
 from vxagent.model.lease import Lease
 from vxagent.model.port import Mode, Port, PortState, Uplink
 from vxagent.model.segment import Segment
@@ -62,6 +62,7 @@ class State:
     Attributes:
         host: the host's name.
         ageing_s: learned FDB entries not seen for longer are absent; 0: never.
+        fdb_entries: for which the FDB has room.
         overlay: this host's part in the overlay, or None; as the config says.
         segments, ports, uplinks, vteps: desired, by name, id, ifname and address.
         fdb: desired static entries, by (segment, MAC).
@@ -80,6 +81,7 @@ class State:
 
     host: str = ""
     ageing_s: int = DEFAULT_AGEING_S
+    fdb_entries: int = FDB_ENTRIES
     overlay: Overlay | None = None
     segments: dict[str, Segment] = field(default_factory=dict)
     ports: dict[str, Port] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from vxagent.datapath import abi
 from vxagent.datapath.bpf_map import MapFlag, MapSpec, MapType
 from vxagent.errors import Invalid
-from vxagent.model.ids import check_range
+from vxagent.model.ids import FDB_ENTRIES, check_range
 
 PROGS = "progs"  # made anew for every generation of programs, therefore not among the shared maps
 
@@ -31,7 +31,7 @@ class Sizes:
     ports: int = 8192
     segments: int = 8192
     memberships: int = 65536
-    fdb: int = 131072
+    fdb: int = FDB_ENTRIES
     moves: int = 65536
     addresses: int = 65536
     neighbours: int = 65536

@@ -18,7 +18,7 @@ MAX_LEAVING = 64  # ports of a segment whose VMs leave at the same moment, VX_MA
 MAX_PORTS = 8192  # entries of the map ports, handle 0 included; uplinks and VTEPs count
 MAX_SEGMENTS = 8192  # entries of the map segments, handle 0 included
 MAX_COUNTERS = 16384  # entries of the map traffic
-MAX_MACS_UPLINK = 0xFFFFFFFF  # the fabric is not ours to limit
+FDB_ENTRIES = 131072  # that the FDB has room for, unless the config says otherwise
 LEARN_RATE_UPLINK = 10_000  # MACs a second: a full FDB of 131,072 is back 13 s after a flush, at 1 % of a CPU
 
 _LIMITED_BROADCAST = ipaddress.ip_network("255.255.255.255")  # RFC 919, section 7

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from vxagent.core.state import State
 from vxagent.datapath.abi import HOLD_S, EventType
@@ -46,7 +46,7 @@ class Journal:
                 continue
             self._heard.add(source)
             names = names or (by_handle(state), state.names("segment"))
-            log.info("%s", describe(event, *names))
+            log.info("%s", describe(event, *names, uplinks=state.uplinks))
             self._written[event.type] += 1
 
     def _flush(self) -> None:
@@ -55,7 +55,7 @@ class Journal:
             self._left_out = 0
 
 
-def describe(event: Event, places: dict[int, Named], segments: dict[int, str]) -> str:
+def describe(event: Event, places: dict[int, Named], segments: dict[int, str], *, uplinks: Collection[str] = ()) -> str:
     """One line; `places` and `segments` are by handle."""
     place, other = places.get(event.port, NOBODY), places.get(event.other_port, NOBODY)
     where = f"segment {segments.get(event.segment, '?')}"
@@ -64,7 +64,8 @@ def describe(event: Event, places: dict[int, Named], segments: dict[int, str]) -
         case EventType.MAC_MOVED:
             return f"MAC {mac} of {where} moved from {other} to {place.short}"
         case EventType.LEARN_LIMITED:
-            return f"{place} may learn no more MACs: {mac} of {where} was not learned (--max-macs, --learn-rate)"
+            limits = "fdb_entries" if place.vtep is not None or place.port in uplinks else "--max-macs, --learn-rate"
+            return f"{place} may learn no more MACs: {mac} of {where} was not learned ({limits})"
         case EventType.FDB_FULL:
             return f"the FDB is full: {mac} of {where} on {place} was not learned"
         case EventType.MAC_HELD:

@@ -317,6 +317,7 @@ class Agent:
             attached,
             xdp,
             ageing_s=self.config.ageing_s,
+            fdb_entries=self.config.fdb_entries,
             now=time.time(),
             overlay=self.config.overlay,
             lacking=lacking,
