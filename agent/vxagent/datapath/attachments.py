@@ -3,7 +3,8 @@
 On tcx a link for each port is pinned as <links>/<handle> and outlives the agent. Kernels before 6.6 have
 clsact, which keeps a program without any pin; there the devices map says which port a device belongs to.
 
-At the egress of the underlay device a second program runs (vx_out), likewise: its link is <out>/<handle>.
+At the egress of the underlay device a second program runs (vx_out), likewise: its link is <out>/<handle>. It goes
+before the other, by which the next agent knows that there is something to be taken off, if this one dies in between.
 """
 
 from __future__ import annotations
@@ -87,13 +88,13 @@ class TcxAttachments:
     def attach(self, effect: Attach, program: Program, out: Program | None) -> None:
         if out is not None:
             self._out.run(effect.handle, effect.ifindex, effect.ifname, out)
-        self._links.run(effect.handle, effect.ifindex, effect.ifname, program)
-        if out is None:
+        else:
             self._out.take_off(effect.handle)
+        self._links.run(effect.handle, effect.ifindex, effect.ifname, program)
 
     def detach(self, effect: Detach) -> None:
-        self._links.take_off(effect.handle)
         self._out.take_off(effect.handle)
+        self._links.take_off(effect.handle)
 
     def swap(self, program: Program, out: Program | None = None) -> None:
         if out is not None:
@@ -122,8 +123,8 @@ class TcxAttachments:
         return {at: others for at, ids in there.items() if (others := [n for n in ids if n not in ours])}
 
     def remove(self) -> None:
-        self._links.remove()
         self._out.remove()
+        self._links.remove()
 
 
 class ClsactAttachments:
@@ -137,13 +138,13 @@ class ClsactAttachments:
     def attach(self, effect: Attach, program: Program, out: Program | None) -> None:
         if out is not None:
             self._clsact.attach_clsact(effect.ifindex, out.fd, egress=True)
-        self._clsact.attach_clsact(effect.ifindex, program.fd)
-        if out is None:
+        else:
             self._clsact.detach_clsact(effect.ifindex, egress=True)
+        self._clsact.attach_clsact(effect.ifindex, program.fd)
 
     def detach(self, effect: Detach) -> None:
-        self._clsact.detach_clsact(effect.ifindex)
         self._clsact.detach_clsact(effect.ifindex, egress=True)
+        self._clsact.detach_clsact(effect.ifindex)
 
     def swap(self, program: Program, out: Program | None = None) -> None:
         for ifindex in self.attached().values():
@@ -181,8 +182,8 @@ class ClsactAttachments:
 
     def remove(self) -> None:
         for ifindex in self.attached().values():
-            self._clsact.detach_clsact(ifindex)
             self._clsact.detach_clsact(ifindex, egress=True)
+            self._clsact.detach_clsact(ifindex)
 
 
 def attachments_of(pins: Pins, clsact: Clsact | None, devices: Map, ledger: Ledger, *, tcx: bool) -> Attachments:
