@@ -273,7 +273,7 @@ upgrade: ## Builds that take over from each other under traffic, up and down ten
 deaths: ## Kill agents after every step of every command and migration, start the next, compare everything; long; root
 	$(need_root)
 	@$(MAKE) setup
-	@VXAGENT_EVERY_DEATH=1 $(PYTEST) -v $(BESIDE) --dist load tests/netns/test_death.py tests/cluster/test_migration_deaths.py
+	@VXAGENT_EVERY_DEATH=1 $(PYTEST) -v $(BESIDE) --dist worksteal tests/netns/test_death.py tests/cluster/test_migration_deaths.py
 
 .PHONY: failures
 failures: ## The engine is away for a minute, members of it die, hosts are cut off, under streams: no frame is lost; root
