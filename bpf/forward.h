@@ -181,20 +181,10 @@ static __always_inline bool vx_send_into_tunnel(struct __sk_buff *skb, struct vx
 	return vx_wrap(skb, &tunnel);
 }
 
-/*
- * What the fabric floods to all hosts has reached the one where the VM is: where its segment goes by VLAN, one that
- * awaits it would bring it a second time.
- */
-static __always_inline bool vx_is_brought_by_fabric(const struct vx_frame *f)
-{
-	return f->segment.flags & VX_SEGMENT_BY_VLAN && f->to.flags & VX_PORT_VTEP &&
-	       (f->from.flags & (VX_PORT_UPLINK | VX_PORT_VTEP)) == VX_PORT_UPLINK;
-}
-
 /* Split horizon, which ends where a VM does not stay. */
 static __always_inline bool vx_is_turned_back(const struct vx_frame *f)
 {
-	return !f->redirected && (vx_both_uplinks(&f->from, &f->to) || vx_is_brought_by_fabric(f));
+	return !f->redirected && vx_both_uplinks(&f->from, &f->to);
 }
 
 /* A port that is in standby takes nothing but what its VM has missed where it left. */

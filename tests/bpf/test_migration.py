@@ -329,18 +329,6 @@ def test_what_is_for_it_still_goes_to_where_it_is(standby: Overlay) -> None:
             assert (packet.receiver, packet.flags) == (str(address(21, standby.family)), VALID)
 
 
-def test_what_the_fabric_brings_goes_to_where_it_is_by_itself_where_hosts_have_a_vlan(standby: Overlay) -> None:
-    """It may have flooded it: the VM would have it twice."""
-    frame = data(VM, mac(72), vlan(10))
-    with standby.resolved(21, 22):
-        assert standby.world.send(10, frame).fate == FORWARDED
-        between_by_vlan(standby)
-        for _ in range(2):
-            outcome = standby.world.send(10, frame)
-            assert (outcome.fate, outcome.frames) == ("no_destination", {})
-        assert standby.world.send(2, data(VM, mac(2))).fate == FORWARDED
-
-
 def test_a_port_in_standby_takes_what_its_vm_has_missed_and_nothing_else(standby: Overlay) -> None:
     frame = data(VM, mac(22))
     assert standby.world.send(UNDERLAY, standby.packet(frame, sender=22)).fate == "no_destination"

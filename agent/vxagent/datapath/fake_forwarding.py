@@ -295,17 +295,11 @@ class FakeForwarding(FakeTables):
                 return replace(outcome, followed=frozenset(() if inner else self._follow(port, row, frame)))
             to, redirected = self._port(via), True
         vid = self._egress_vid(port, to, segment, awaited=marked)
-        if vid is None or to is None or (not redirected and self._is_brought_by_fabric(port, to, row)):
+        if vid is None or to is None:
             raise _Dropped(Reason.NO_DESTINATION)
         if inner and not vid:
             raise _Dropped(Reason.VLAN_DENIED)
         return replace(self._sent(Verdict.FORWARDED, row, [(to, vid)]), marked=redirected)
-
-    @staticmethod
-    def _is_brought_by_fabric(port: PortRow, to: PortRow, segment: SegmentRow) -> bool:
-        """A host that awaits the VM would bring it a second time."""
-        fabric = port.flags & (PortFlag.UPLINK | PortFlag.VTEP) == PortFlag.UPLINK
-        return SegmentFlag.BY_VLAN in segment.flags and PortFlag.VTEP in to.flags and fabric
 
     def _receiver(self, port: PortRow, segment: SegmentRow, frame: Frame, *, marked: bool) -> tuple[int | None, bool]:
         """Where it goes, and whether it is redirected there: as its receiver migrates, or its sender, whose frames
