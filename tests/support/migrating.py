@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from ipaddress import ip_address
 
 from support.members import BLUE, IP7, IP8, MAC7, MAC8, MAC9, QUICK, Hosts, Member, frame, hosts_with, until
 from vxagent.core.tables import FdbFlag, FdbRow, SegmentFlag, SegmentRow, Table, fdb_key
+from vxagent.datapath.base import Lease
 from vxagent.model.binding import Phase
 from vxagent.model.ids import mac_to_int
 from vxagent.model.port import PortState
@@ -21,6 +23,17 @@ from vxagent.runtime.periods import Waits
 VTEP1, VTEP2 = "vtep/192.0.2.1", "vtep/192.0.2.2"
 SHORT = replace(QUICK, switchover_s=0.05)
 UP, STANDBY, HOLDING, DRAINING = PortState.UP, PortState.STANDBY, PortState.HOLDING, PortState.DRAINING
+
+
+LEASED = "10.0.0.77"
+
+
+async def lease_to_vm7(host: Member) -> None:
+    """vm7, there, speaks from what a DHCP server has leased to it, for ten more minutes."""
+    await host.change(lambda draft: draft.set_port("vm7", dhcp_snoop=True))
+    port, segment = host.state.handle_of_port("vm7"), host.state.handle_of_segment("blue")
+    lease = Lease(segment=segment, port=port, address=ip_address(LEASED), mac=mac_to_int(MAC7), left_s=600)
+    host.datapath.lease(lease)
 
 
 @asynccontextmanager

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
-from ipaddress import ip_address
 
 import pytest
 
 from support.members import BLUE, MAC7, MAC8, RED, Hosts, Member, until
-from support.migrating import UP, VTEP2, bring, three
-from vxagent.datapath.base import Lease
+from support.migrating import LEASED, UP, VTEP2, bring, lease_to_vm7, three
 from vxagent.errors import ClusterAmbiguous, ClusterAway, Conflict, HostError, Invalid, NotFound
 from vxagent.model.binding import Phase
-from vxagent.model.ids import mac_to_int
 from vxagent.model.port import Mode, PortState, Uplink
 from vxagent.protocol.requests import HostEvacuate
 from vxagent.runtime.cluster_api import evacuate_host
@@ -58,13 +55,10 @@ async def test_a_port_that_was_taken_goes_on_as_it_is_here() -> None:
     """Its VM begins anew: what it was leased, and the dead host had once packed, is old."""
     async with three() as hosts:
         a, b, c = hosts.all
-        await a.change(lambda draft: draft.set_port("vm7", dhcp_snoop=True))
-        handle, at = a.state.handle_of_port("vm7"), a.state.handle_of_segment("blue")
-        address, mac = ip_address("10.0.0.77"), mac_to_int(MAC7)
-        a.datapath.lease(Lease(segment=at, port=handle, address=address, mac=mac, left_s=600))
+        await lease_to_vm7(a)
         await c.migrations.prepare("vm7", "tap3")
         await hosts.packed("vm7")
-        assert b"10.0.0.77" in (hosts.key("carry/vm7") or b"")
+        assert LEASED.encode() in (hosts.key("carry/vm7") or b"")
         await c.migrations.cancel("vm7")
         await until(lambda: b.state.remote.ports["vm7"].phase is Phase.BOUND)
         await die(hosts)
@@ -72,7 +66,7 @@ async def test_a_port_that_was_taken_goes_on_as_it_is_here() -> None:
         left = hosts.key("carry/vm7") or b""
         assert b'"host":"hv2"' in left
         assert b'"ifname":"tap3"' in left
-        assert b"10.0.0.77" not in left
+        assert LEASED.encode() not in left
         assert not b.datapath.leases()
 
 

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 import pytest
 
 from support.members import MAC7, Hosts, Member, until
-from support.migrating import HOLDING, SHORT, UP, bring, knows, owner, reaches, three, way
+from support.migrating import HOLDING, SHORT, UP, bring, knows, lease_to_vm7, owner, reaches, three, way
 from vxagent.datapath.abi import Reason
 from vxagent.datapath.base import Drop, Lease, Traffic
 from vxagent.errors import WrongPhase
@@ -105,9 +105,7 @@ async def test_leases_come_later_where_the_engine_is_away_just_then(activated: b
 async def counted_and_leased(hosts: Hosts) -> None:
     """vm7 has five frames and a lease, on hv1."""
     (a, *_) = hosts.all
-    await a.change(lambda draft: draft.set_port("vm7", dhcp_snoop=True))
-    handle, at = a.state.handle_of_port("vm7"), a.state.handle_of_segment("blue")
-    a.datapath.lease(Lease(segment=at, port=handle, address=ip_address("10.0.0.77"), mac=mac_to_int(MAC7), left_s=600))
+    await lease_to_vm7(a)
     a.datapath.counted[a.state.counters_of("vm7")["blue"]] = Traffic(packets=(5, 0, 0, 0), bytes=(500, 0, 0, 0))
 
 
@@ -160,11 +158,7 @@ async def test_leases_come_along_each_time() -> None:
     """Those of the last time went with the port."""
     async with three() as hosts:
         a, b, _ = hosts.all
-        await a.change(lambda draft: draft.set_port("vm7", dhcp_snoop=True))
-        handle, at = a.state.handle_of_port("vm7"), a.state.handle_of_segment("blue")
-        a.datapath.lease(
-            Lease(segment=at, port=handle, address=ip_address("10.0.0.77"), mac=mac_to_int(MAC7), left_s=600)
-        )
+        await lease_to_vm7(a)
         for _ in range(2):
             await bring(hosts, Phase.HELD)
             await until(b.datapath.leases)
